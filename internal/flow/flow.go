@@ -57,6 +57,14 @@ const (
 	NetFlow Protocol = iota + 1
 )
 
+// String returns the name that the tracer's "sourcetype" has for it.
+func (p Protocol) String() string {
+	if p == NetFlow {
+		return "Netflow"
+	}
+	return "unknown"
+}
+
 // Source says how a record was learnt: the tracer's "sourcetype".
 type Source struct {
 	Protocol Protocol
