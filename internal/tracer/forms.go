@@ -73,10 +73,21 @@ func (s *Signed) AppendDatagram(dst []byte) []byte {
 	return append(dst, s.Message...)
 }
 
-// AppendLine appends the line form, without a newline.
+// AppendLine appends the line form, without a newline. The message must be a
+// JSON object, as every message of AppendMessage and every one that opened is.
 func (s *Signed) AppendLine(dst []byte) []byte {
-	dst = append(dst, s.Message[:len(s.Message)-1]...)
-	dst = append(dst, `,"signature":{"key":"`...)
+	const space = " \t\r\n"
+	body := bytes.TrimSuffix(bytes.TrimRight(s.Message, space), []byte("}"))
+	for _, c := range body {
+		if c == '\n' || c == '\r' { // white space of a stranger: never within a string
+			c = ' '
+		}
+		dst = append(dst, c)
+	}
+	if !bytes.HasSuffix(bytes.TrimRight(body, space), []byte("{")) {
+		dst = append(dst, ',')
+	}
+	dst = append(dst, `"signature":{"key":"`...)
 	dst = hex.AppendEncode(dst, s.Key[:])
 	dst = append(dst, `","signature":"`...)
 	both := make([]byte, 0, ed25519.SignatureSize+len(s.Message))
