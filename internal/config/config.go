@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// Package config turns the command line into a validated Config, once. UCI and
+// systemd units become a command line too: there is no second format.
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/overflowd/overflowd/internal/sender"
+	"github.com/overflowd/overflowd/internal/tracer"
+)
+
+// Config is what the daemon runs with.
+type Config struct {
+	PcapFile  string         // "" if there is none, "-" for standard input
+	Listen    netip.AddrPort // not valid with PcapFile
+	Exporters []netip.Prefix // who may send flow export datagrams
+	Rate      float64        // chance of one packet to be selected
+	Seed      *[32]byte      // nil but for tests and demonstrations
+	SendUDP   bool
+	Private   []netip.Prefix // special-purpose addresses that may be notified all the same
+	StateDir  string
+	User      string // to become after the sockets are open, "" for none
+	Contact   tracer.Contact
+}
+
+// ErrHelp: the command line asks for the help text.
+var ErrHelp = flag.ErrHelp
+
+// Usage is the help text of the program.
+const Usage = `Usage: overflowd [flags]
+       overflowd verify [--key KEY] [FILE...]
+       overflowd key show|export|import|rotate [flags]
+       overflowd version
+
+Overflowd watches flows and makes, for about one packet in a million, a signed
+tracer for the source and the destination of its flow: who saw it, and whom to
+call. Tracers go to standard output, one JSON object a line; with --send they
+also go to the two addresses themselves.
+
+Where flows come from:
+  -f, --pcapfile FILE     read flow export datagrams from a capture file (pcap or
+                          pcapng; - is standard input) and exit
+  -u, --udpport PORT      receive flow export datagrams: NetFlow v1, v5, v7 (7777;
+                          what it does when no source is named)
+      --listen ADDR       address for -u (127.0.0.1)
+      --exporter PREFIX   who may export to us; repeatable (loopback addresses;
+                          must be given when --listen is another)
+
+What is selected:
+  -r, --rate RATE         chance of one packet to be selected, as 0.000001 or
+                          1/1000000 (0.000001); at most 1/1000 with --send
+      --seed NUMBER       make the selection predictable. For tests and
+                          demonstrations only: whoever knows the seed can evade it
+
+What is sent:
+      --send LIST         notify the two ends of the flow: udp (nothing: print only)
+      --private PREFIX    special-purpose addresses, as 10.0.0.0/8, that may be named
+                          and notified all the same; repeatable (none)
+
+Who you are:
+      --contact-email ADDR      whom to write to
+      --contact-identity NAME   the name of your network
+      --contact-url URL         where to read more
+      --asn NUMBER              your AS number
+      --state DIR         where the signing key lives (root: /etc/overflowd;
+                          others: $XDG_STATE_HOME/overflowd)
+      --user NAME         become this user once the sockets are open (overflowd, if
+                          started as root and there is such a user)
+
+  -h, --help              show this text
+      --version           show the version
+`
+
+// raw is the command line as it was written.
+type raw struct {
+	pcapFile, udpPort, listen, rate, seed, send, state, user string
+	email, identity, url, asn                                string
+	exporters, private                                       list
+}
+
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+// FlagSet returns a flag set whose errors are returned and not printed.
+func FlagSet(name string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	return fs
+}
+
+// StateFlag adds --state to a flag set.
+func StateFlag(fs *flag.FlagSet) *string {
+	return fs.String("state", "", "")
+}
+
+// Parse reads the arguments behind the program's name. An error names the
+// option and the value.
+func Parse(args []string) (*Config, error) {
+	fs := FlagSet("overflowd")
+	r := raw{}
+	for _, f := range []struct {
+		value       *string
+		short, long string
+		otherwise   string
+	}{
+		{&r.pcapFile, "f", "pcapfile", ""},
+		{&r.udpPort, "u", "udpport", ""},
+		{&r.listen, "", "listen", "127.0.0.1"},
+		{&r.rate, "r", "rate", "0.000001"},
+		{&r.seed, "", "seed", ""},
+		{&r.send, "", "send", ""},
+		{&r.user, "", "user", ""},
+		{&r.email, "", "contact-email", ""},
+		{&r.identity, "", "contact-identity", ""},
+		{&r.url, "", "contact-url", ""},
+		{&r.asn, "", "asn", ""},
+	} {
+		fs.StringVar(f.value, f.long, f.otherwise, "")
+		if f.short != "" {
+			fs.StringVar(f.value, f.short, f.otherwise, "")
+		}
+	}
+	state := StateFlag(fs)
+	fs.Var(&r.exporters, "exporter", "")
+	fs.Var(&r.private, "private", "")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	r.state = *state
+	return r.validate()
+}
+
+func (r *raw) validate() (*Config, error) {
+	c := &Config{PcapFile: r.pcapFile, User: r.user}
+	if r.pcapFile != "" && r.udpPort != "" {
+		return nil, errors.New("--pcapfile and --udpport exclude each other")
+	}
+	var err error
+	if c.Rate, err = parseRate(r.rate); err != nil {
+		return nil, err
+	}
+	if r.seed != "" {
+		n, err := strconv.ParseUint(r.seed, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("--seed %q is not a number", r.seed)
+		}
+		c.Seed = new([32]byte)
+		for i := range 8 {
+			c.Seed[i] = byte(n >> (8 * i))
+		}
+	}
+	for option, p := range map[string]struct {
+		texts    []string
+		prefixes *[]netip.Prefix
+	}{"--exporter": {r.exporters, &c.Exporters}, "--private": {r.private, &c.Private}} {
+		for _, text := range p.texts {
+			prefix, err := parsePrefix(text)
+			if err != nil {
+				return nil, fmt.Errorf("%s %q is not an address or a prefix as 192.0.2.0/24", option, text)
+			}
+			*p.prefixes = append(*p.prefixes, prefix)
+		}
+	}
+	if r.pcapFile == "" {
+		if err := r.listener(c); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.contact(&c.Contact); err != nil {
+		return nil, err
+	}
+	if err := r.sending(c); err != nil {
+		return nil, err
+	}
+	c.StateDir, err = StateDir(r.state)
+	return c, err
+}
+
+// parseRate reads a chance: a decimal number, or a fraction.
+func parseRate(text string) (float64, error) {
+	bad := fmt.Errorf("--rate %q is not a chance above 0 and up to 1, as 0.000001 or 1/1000000", text)
+	numerator, denominator, fraction := strings.Cut(text, "/")
+	rate, err := strconv.ParseFloat(numerator, 64)
+	if err != nil {
+		return 0, bad
+	}
+	if fraction {
+		d, err := strconv.ParseFloat(denominator, 64)
+		if err != nil {
+			return 0, bad
+		}
+		rate /= d
+	}
+	if !(rate > 0 && rate <= 1) {
+		return 0, bad
+	}
+	return rate, nil
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), err
+}
+
+func (r *raw) listener(c *Config) error {
+	port := uint64(7777)
+	if r.udpPort != "" {
+		var err error
+		if port, err = strconv.ParseUint(r.udpPort, 10, 16); err != nil || port == 0 || port == tracer.Port {
+			return fmt.Errorf("--udpport %q is not a port from 1 to 65534", r.udpPort)
+		}
+	}
+	addr, err := netip.ParseAddr(r.listen)
+	if err != nil {
+		return fmt.Errorf("--listen %q is not an address", r.listen)
+	}
+	c.Listen = netip.AddrPortFrom(addr, uint16(port))
+	if len(c.Exporters) == 0 {
+		if !addr.IsLoopback() {
+			return fmt.Errorf("--listen %s takes datagrams from the network: name those who may export with --exporter PREFIX", addr)
+		}
+		c.Exporters = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	return nil
+}
+
+func (r *raw) sending(c *Config) error {
+	for _, transport := range strings.FieldsFunc(r.send, func(c rune) bool { return c == ',' }) {
+		if transport != "udp" {
+			return fmt.Errorf("--send %q: there is only udp", transport)
+		}
+		c.SendUDP = true
+	}
+	switch {
+	case !c.SendUDP && r.send != "":
+		return fmt.Errorf("--send %q: there is only udp", r.send)
+	case !c.SendUDP:
+		return nil
+	case c.Contact.Empty():
+		return errors.New("--send without a contact helps nobody: say who you are with --contact-email, --contact-identity, --contact-url or --asn")
+	case c.Rate > sender.MaxRate:
+		return fmt.Errorf("--rate %s with --send is at most 1/1000, so that nobody can aim tracers at somebody", r.rate)
+	case c.Seed != nil:
+		return errors.New("--seed with --send would let others predict which of their packets make a tracer")
+	}
+	return nil
+}
+
+// StateDir returns the folder of the signing key: the one that is named, or the
+// usual one of this user.
+func StateDir(named string) (string, error) {
+	if named != "" {
+		return named, nil
+	}
+	if os.Geteuid() == 0 {
+		return "/etc/overflowd", nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "overflowd"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", errors.New("--state must name a folder for the signing key: there is no home folder")
+	}
+	return filepath.Join(home, ".local/state/overflowd"), nil
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// usualUser is the one that packages make.
+const usualUser = "overflowd"
+
+// dropPrivileges becomes the user, if the program was started as root. The
+// folder of the key is made and handed over to the user before.
+func dropPrivileges(name, stateDir string, logger *log.Logger) error {
+	if os.Geteuid() != 0 {
+		if name != "" {
+			return fmt.Errorf("--user %s: only root can become another user", name)
+		}
+		return nil
+	}
+	named := name != ""
+	if !named {
+		name = usualUser
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		if named {
+			return fmt.Errorf("--user: %w", err)
+		}
+		return nil // as a newcomer's first try on a server
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("--user %s: %w", name, err)
+	}
+	if uid == 0 {
+		return fmt.Errorf("--user %s is root", name)
+	}
+	if err := handOver(stateDir, uid, gid); err != nil {
+		return fmt.Errorf("hand %s over to user %s: %w", stateDir, name, err)
+	}
+	err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(gid), syscall.Setuid(uid))
+	if err != nil {
+		return fmt.Errorf("become user %s: %w", name, err)
+	}
+	logger.Printf("running as user %s", name)
+	return nil
+}
+
+func handOver(dir string, uid, gid int) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Lchown(dir, uid, gid); err != nil {
+		return err
+	}
+	err := os.Lchown(filepath.Join(dir, "identity.db"), uid, gid)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package daemon
+
+import (
+	"bufio"
+	"crypto/rand"
+	"io"
+	"time"
+
+	"github.com/overflowd/overflowd/internal/identity"
+	"github.com/overflowd/overflowd/internal/tracer"
+)
+
+// signer completes and signs tracers. It makes the key when the first tracer
+// needs it, and notices when the key was rotated.
+type signer struct {
+	store   *identity.Store
+	contact tracer.Contact
+	id      *identity.Identity
+	stamp   identity.Stamp
+	seq     uint64
+	message []byte
+}
+
+func newSigner(store *identity.Store, contact tracer.Contact) *signer {
+	return &signer{store: store, contact: contact}
+}
+
+// Sign implements sender.Signer. The message of the result is valid until the
+// next call.
+func (s *signer) Sign(t *tracer.Tracer) (tracer.Signed, error) {
+	if stamp := s.store.Stamp(); s.id == nil || stamp != s.stamp {
+		id, err := s.store.LoadOrCreate()
+		if err != nil {
+			return tracer.Signed{}, err
+		}
+		s.id, s.stamp = id, s.store.Stamp()
+	}
+	s.seq++
+	t.Time = time.Now().UnixMilli()
+	t.Contact = s.contact
+	t.Succeeds = s.id.Endorsement()
+	t.Seq = s.seq
+	rand.Read(t.Nonce[:])
+	s.message = t.AppendMessage(s.message[:0])
+	return tracer.Sign(s.id.Private, s.message), nil
+}
+
+// printer writes tracers as lines.
+type printer struct {
+	w   *bufio.Writer
+	buf []byte
+}
+
+func newPrinter(w io.Writer) *printer {
+	return &printer{w: bufio.NewWriterSize(w, 16<<10)}
+}
+
+func (p *printer) print(s *tracer.Signed) error {
+	p.buf = append(s.AppendLine(p.buf[:0]), '\n')
+	_, err := p.w.Write(p.buf)
+	return err
+}
+
+func (p *printer) flush() error { return p.w.Flush() }

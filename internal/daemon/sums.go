@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package daemon
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/overflowd/overflowd/internal/sender/policy"
+	"github.com/overflowd/overflowd/internal/source"
+)
+
+// complain says once, for each reason, that something came in which gave no
+// record. The sums at the end say how often.
+func (d *daemon) complain() {
+	for r := range source.Reasons {
+		if !d.said[r] && d.feed.Counters.Drops[r].Load() > 0 {
+			d.said[r] = true
+			if d.config.PcapFile == "" { // a file's sums follow soon
+				d.log.Printf("received a datagram %s; more of them are only counted", r)
+			}
+		}
+	}
+}
+
+// sums logs what was seen and done.
+func (d *daemon) sums() {
+	c := &d.feed.Counters
+	from := d.config.PcapFile
+	if from == "" {
+		from = d.config.Listen.String()
+	}
+	d.log.Printf("%s: %s, %s, %d packets, %d bytes; %s with selected packets", from,
+		count(c.Datagrams.Load(), "flow export datagram"), count(c.Records.Load(), "record"),
+		c.Packets.Load(), c.Bytes.Load(), count(c.Hits.Load(), "record"))
+	for r := range source.Reasons {
+		if n := c.Drops[r].Load(); n > 0 {
+			d.log.Printf("%s: %s %s", from, count(n, "datagram"), r)
+		}
+	}
+	if n := c.Lost.Load(); n > 0 {
+		d.log.Printf("%s lost, as signing did not keep up", count(n, "selected record"))
+	}
+	if d.unsaid > 0 {
+		d.log.Printf("%s could not be signed", count(d.unsaid, "tracer"))
+	}
+	if d.sender == nil {
+		return
+	}
+	s := &d.sender.Counters
+	d.log.Printf("sent %s, %d bytes; %d addresses were still to be told when the limits allow", count(s.Sent, "tracer"), s.SentBytes, d.sender.Waiting())
+	var not []string
+	for r := policy.Allowed + 1; r < policy.Reasons; r++ {
+		if n := s.Refused[r]; n > 0 {
+			not = append(not, fmt.Sprintf("%d (%s)", n, r))
+		}
+	}
+	for _, x := range []struct {
+		n    uint64
+		text string
+	}{
+		{s.Failed, "the network refused"},
+		{s.Unset, "the clock is not set"},
+		{s.Crowded, "selected packets of addresses that would have waited too long"},
+	} {
+		if x.n > 0 {
+			not = append(not, fmt.Sprintf("%d (%s)", x.n, x.text))
+		}
+	}
+	if len(not) > 0 {
+		d.log.Printf("not sent: %s", strings.Join(not, ", "))
+	}
+}
+
+func count(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

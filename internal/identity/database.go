@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package identity
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/overflowd/overflowd/internal/tracer"
+)
+
+// The file is a bbolt database of 1,024-byte pages and behind it a trailer of 40
+// bytes: a label and the SHA-256 of the database. bbolt checks its meta pages
+// only, and a damaged page may crash its reader or send it round in circles: the
+// trailer tells before.
+const (
+	pageSize    = 1024 // 512 loses the recovery of meta pages
+	trailer     = "OVFLSUM1"
+	trailerSize = len(trailer) + sha256.Size
+	// maxFile is far more than maxSuccession endorsements take.
+	maxFile = 256 << 10
+)
+
+// Buckets and keys. Integers are big-endian; an endorsement is the old key (32
+// bytes), the new key (32), the time in Unix seconds (8) and the signature (64).
+var (
+	bucketIdentity   = []byte("identity")
+	bucketSuccession = []byte("succession")
+	keyFormat        = []byte("format")
+	keySeed          = []byte("seed")
+	keyPublic        = []byte("public")
+	keyCreated       = []byte("created")
+)
+
+const format = 1
+
+// encode builds the file of an identity.
+func encode(id *Identity) ([]byte, error) {
+	f, err := ramFile(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	db, err := openRAM(f, false)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	err = db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucket(bucketIdentity)
+		if err != nil {
+			return err
+		}
+		public := id.Public()
+		for _, kv := range []struct{ k, v []byte }{
+			{keyFormat, []byte{format}},
+			{keySeed, id.Private.Seed()},
+			{keyPublic, public[:]},
+			{keyCreated, binary.BigEndian.AppendUint64(nil, uint64(id.Created.Unix()))},
+		} {
+			if err := b.Put(kv.k, kv.v); err != nil {
+				return err
+			}
+		}
+		if b, err = tx.CreateBucket(bucketSuccession); err != nil {
+			return err
+		}
+		for i := range id.Succession {
+			e := &id.Succession[i]
+			v := append(append([]byte(nil), e.Old[:]...), e.New[:]...)
+			v = binary.BigEndian.AppendUint64(v, uint64(e.Since))
+			v = append(v, e.Signature[:]...)
+			if err := b.Put(binary.BigEndian.AppendUint32(nil, uint32(i)), v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var file bytes.Buffer
+	err = db.View(func(tx *bbolt.Tx) error {
+		_, err := tx.WriteTo(&file)
+		return err
+	})
+	sum := sha256.Sum256(file.Bytes())
+	file.WriteString(trailer)
+	file.Write(sum[:])
+	return file.Bytes(), err
+}
+
+func openRAM(f *os.File, readOnly bool) (*bbolt.DB, error) {
+	return bbolt.Open(f.Name(), 0o600, &bbolt.Options{
+		PageSize: pageSize, ReadOnly: readOnly, NoSync: true, NoGrowSync: true, NoStatistics: true,
+		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return dup(f) },
+	})
+}
+
+// errForeign: bbolt writes in the byte order of its machine.
+var errForeign = errors.New("it was written on a machine of another byte order: keys move by overflowd key export and import")
+
+// decode reads the file of an identity.
+func decode(file []byte) (id *Identity, err error) {
+	size := len(file) - trailerSize
+	if size < 4*pageSize || string(file[size:size+len(trailer)]) != trailer {
+		return nil, errors.New("it is incomplete")
+	}
+	if sum := sha256.Sum256(file[:size]); !bytes.Equal(sum[:], file[size+len(trailer):]) {
+		return nil, errors.New("its checksum does not fit")
+	}
+	if magic := binary.NativeEndian.Uint32(file[16:]); magic == 0xdaed0ced {
+		return nil, errForeign
+	}
+	// The checksum is no signature: whoever may write the file may still write
+	// what makes bbolt fault.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			id, err = nil, fmt.Errorf("bbolt: %v", r)
+		}
+	}()
+	f, err := ramFile(file[:size])
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	db, err := openRAM(f, true)
+	if err != nil {
+		return nil, fmt.Errorf("bbolt: %w", err)
+	}
+	defer db.Close()
+	err = db.View(func(tx *bbolt.Tx) error {
+		id, err = read(tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return id, id.check()
+}
+
+func read(tx *bbolt.Tx) (*Identity, error) {
+	b, s := tx.Bucket(bucketIdentity), tx.Bucket(bucketSuccession)
+	if b == nil || s == nil {
+		return nil, errors.New("a bucket is missing")
+	}
+	if f := b.Get(keyFormat); len(f) != 1 || f[0] != format {
+		return nil, fmt.Errorf("its format is %x, not %d: is it of a newer version?", f, format)
+	}
+	seed, created := b.Get(keySeed), b.Get(keyCreated)
+	if len(seed) != ed25519.SeedSize || len(created) != 8 {
+		return nil, errors.New("the key is missing")
+	}
+	id := &Identity{
+		Private: ed25519.NewKeyFromSeed(seed),
+		Created: time.Unix(int64(binary.BigEndian.Uint64(created)), 0),
+	}
+	if public := id.Public(); !bytes.Equal(public[:], b.Get(keyPublic)) {
+		return nil, errors.New("the public key does not fit the secret one")
+	}
+	return id, s.ForEach(func(_, v []byte) error {
+		if len(v) != 136 || len(id.Succession) == maxSuccession {
+			return errors.New("an endorsement is malformed")
+		}
+		id.Succession = append(id.Succession, tracer.Endorsement{
+			Old:       tracer.PublicKey(v[:32]),
+			New:       tracer.PublicKey(v[32:64]),
+			Since:     int64(binary.BigEndian.Uint64(v[64:])),
+			Signature: [ed25519.SignatureSize]byte(v[72:]),
+		})
+		return nil
+	})
+}

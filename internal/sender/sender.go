@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// Package sender decides who is notified and how often, and delivers. What it
+// promises whatever comes in stands in the README, "What it never does": the
+// policy (package policy) says to whom, the limits here how often, and in all
+// no more than one byte is sent for a hundred that were observed.
+package sender
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/sender/policy"
+	"github.com/overflowd/overflowd/internal/tracer"
+)
+
+// MaxRate is the highest chance of a packet to be selected when tracers are
+// sent. Above it, somebody who floods in another's name could make us flood
+// that other with tracers.
+const MaxRate = 1.0 / 1000
+
+// observedPerSent bytes must have been observed for each byte that is sent.
+const observedPerSent = 100
+
+// plausible is a time before this program was written: a clock that shows less
+// was never set, as a router's at boot.
+var plausible = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+
+// A Transport delivers the datagram form. It must not block for long.
+type Transport interface {
+	Send(to netip.Addr, datagram []byte) error
+}
+
+// A Signer makes the signed tracer from one whose flow, recipient, rate and
+// counts are set: it adds time, contact, nonce and the rest.
+type Signer interface {
+	Sign(*tracer.Tracer) (tracer.Signed, error)
+}
+
+// Counters say what became of the notices: for each hit there is one for each
+// end of the flow.
+type Counters struct {
+	Sent      uint64
+	SentBytes uint64 // IP and UDP headers included
+	Failed    uint64 // the transport refused; SentBytes counts them
+	Unset     uint64 // the clock was not set
+	Crowded   uint64 // selected packets lost because too many addresses waited
+	Refused   [policy.Reasons]uint64
+}
+
+// A Sender belongs to the cold goroutine.
+type Sender struct {
+	Counters Counters
+
+	policy    *policy.Policy
+	signer    Signer
+	transport Transport
+	observed  func() uint64
+	sent      func(*tracer.Signed)
+	rate      float64
+
+	limits  limits
+	pending pending
+	start   time.Time
+	buf     []byte
+	need    uint64 // bytes of the tracer that the observed bytes did not yet pay for
+}
+
+// Options of a Sender; all are needed.
+type Options struct {
+	Policy    *policy.Policy
+	Signer    Signer
+	Transport Transport
+	Rate      float64              // of the selector, at most MaxRate
+	Observed  func() uint64        // bytes of layer 3 observed so far
+	Sent      func(*tracer.Signed) // is shown each tracer that was sent
+}
+
+// New returns a sender, or an error if the rate is above MaxRate.
+func New(o Options) (*Sender, error) {
+	if !(o.Rate > 0 && o.Rate <= MaxRate) {
+		return nil, fmt.Errorf("rate %v is above 1/1000, the most when tracers are sent", o.Rate)
+	}
+	return &Sender{
+		policy: o.Policy, signer: o.Signer, transport: o.Transport,
+		observed: o.Observed, sent: o.Sent, rate: o.Rate,
+		limits: newLimits(), pending: newPending(), start: time.Now(),
+	}, nil
+}
+
+// Offer takes a hit of selected packets. The ends that may be told are noted;
+// Drain tells them.
+func (s *Sender) Offer(r *flow.Record, selected uint64) {
+	if time.Now().Before(plausible) {
+		s.Counters.Unset += 2
+		return
+	}
+	v := s.policy.Check(&r.Key)
+	s.offer(v.Dst, r.DstAddr(), destination, r, selected)
+	s.offer(v.Src, r.SrcAddr(), source, r, selected)
+}
+
+func (s *Sender) offer(why policy.Reason, to netip.Addr, e end, r *flow.Record, selected uint64) {
+	if why != policy.Allowed {
+		s.Counters.Refused[why]++
+		return
+	}
+	s.Counters.Crowded += s.pending.add(to, e, r, selected)
+}
+
+// Waiting returns the number of addresses that a limit keeps waiting.
+func (s *Sender) Waiting() int { return len(s.pending.notices) }
+
+// Drain sends what the limits allow by now. It returns an error only if the
+// signer does; the notice stays.
+func (s *Sender) Drain() error {
+	now := time.Since(s.start)
+	may := func(to netip.Addr) bool { return s.limits.allow(to, now) }
+	for len(s.pending.notices) > 0 && s.limits.allowAny(now) && s.within(s.need) {
+		i := s.pending.first(may)
+		if i < 0 {
+			return nil
+		}
+		n := &s.pending.notices[i]
+		signed, err := s.signer.Sign(&tracer.Tracer{
+			Flow: n.record, To: n.to, Rate: s.rate, Selected: n.selected, Held: n.held,
+		})
+		if err != nil {
+			return err
+		}
+		s.buf = signed.AppendDatagram(s.buf[:0])
+		size := uint64(len(s.buf) + headers(n.to))
+		if s.need = size; !s.within(size) {
+			return nil // and nothing is signed in vain until that much is there
+		}
+		s.need = 0
+		s.limits.spend(n.to, now)
+		s.Counters.SentBytes += size // before the attempt: an error may hide a delivery
+		if err := s.transport.Send(n.to, s.buf); err != nil {
+			s.Counters.Failed++
+		} else {
+			s.Counters.Sent++
+			s.sent(&signed)
+		}
+		s.pending.remove(i)
+	}
+	return nil
+}
+
+// within tells whether size more bytes keep to the share of what was observed.
+func (s *Sender) within(size uint64) bool {
+	return s.Counters.SentBytes+size <= s.observed()/observedPerSent
+}
+
+// headers returns the bytes of IP and UDP before the datagram.
+func headers(to netip.Addr) int {
+	if to.Is4() {
+		return 20 + 8
+	}
+	return 40 + 8
+}
