@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"runtime/debug"
 	"time"
@@ -18,10 +19,13 @@ import (
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
-// The file is a bbolt database of 1,024-byte pages and behind it a trailer of 40
-// bytes: a label and the SHA-256 of the database. bbolt checks its meta pages
-// only, and a damaged page may crash its reader or send it round in circles: the
-// trailer tells before.
+// The file is a bbolt database of 1,024-byte pages and behind it, where bbolt
+// does not look, a trailer of 40 bytes: a label and the SHA-256 of the database.
+// bbolt has a checksum for its meta pages only. In any other page a damaged
+// byte may send its reader round in circles until the stack is full, which no
+// recover catches; the trailer tells before. For the same reason bbolt's own
+// check (Tx.Check) is no help here: it follows the pages in the same way, and in
+// a goroutine of its own, where a fault ends the program.
 const (
 	pageSize    = 1024 // 512 loses the recovery of meta pages
 	trailer     = "OVFLSUM1"
@@ -30,8 +34,9 @@ const (
 	maxFile = 256 << 10
 )
 
-// Buckets and keys. Integers are big-endian; an endorsement is the old key (32
-// bytes), the new key (32), the time in Unix seconds (8) and the signature (64).
+// Buckets and keys. Integers are big-endian. The keys of the succession count
+// from zero in 4 bytes; an endorsement is the old key (32 bytes), the new key
+// (32), the time in Unix seconds (8) and the signature (64).
 var (
 	bucketIdentity   = []byte("identity")
 	bucketSuccession = []byte("succession")
@@ -41,7 +46,10 @@ var (
 	keyCreated       = []byte("created")
 )
 
-const format = 1
+const (
+	format          = 1
+	endorsementSize = 32 + 32 + 8 + ed25519.SignatureSize
+)
 
 // encode builds the file of an identity.
 func encode(id *Identity) ([]byte, error) {
@@ -55,36 +63,7 @@ func encode(id *Identity) ([]byte, error) {
 		return nil, err
 	}
 	defer db.Close()
-	err = db.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucket(bucketIdentity)
-		if err != nil {
-			return err
-		}
-		public := id.Public()
-		for _, kv := range []struct{ k, v []byte }{
-			{keyFormat, []byte{format}},
-			{keySeed, id.Private.Seed()},
-			{keyPublic, public[:]},
-			{keyCreated, binary.BigEndian.AppendUint64(nil, uint64(id.Created.Unix()))},
-		} {
-			if err := b.Put(kv.k, kv.v); err != nil {
-				return err
-			}
-		}
-		if b, err = tx.CreateBucket(bucketSuccession); err != nil {
-			return err
-		}
-		for i := range id.Succession {
-			e := &id.Succession[i]
-			v := append(append([]byte(nil), e.Old[:]...), e.New[:]...)
-			v = binary.BigEndian.AppendUint64(v, uint64(e.Since))
-			v = append(v, e.Signature[:]...)
-			if err := b.Put(binary.BigEndian.AppendUint32(nil, uint32(i)), v); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err = db.Update(func(tx *bbolt.Tx) error { return fill(tx, id) })
 	if err != nil {
 		return nil, err
 	}
@@ -99,26 +78,66 @@ func encode(id *Identity) ([]byte, error) {
 	return file.Bytes(), err
 }
 
+func fill(tx *bbolt.Tx, id *Identity) error {
+	b, err := tx.CreateBucket(bucketIdentity)
+	if err != nil {
+		return err
+	}
+	public := id.Public()
+	for _, kv := range []struct{ k, v []byte }{
+		{keyFormat, []byte{format}},
+		{keySeed, id.Private.Seed()},
+		{keyPublic, public[:]},
+		{keyCreated, binary.BigEndian.AppendUint64(nil, uint64(id.Created.Unix()))},
+	} {
+		if err := b.Put(kv.k, kv.v); err != nil {
+			return err
+		}
+	}
+	if b, err = tx.CreateBucket(bucketSuccession); err != nil {
+		return err
+	}
+	b.FillPercent = 1 // nothing is ever put between
+	for i := range id.Succession {
+		e := &id.Succession[i]
+		v := append(append(make([]byte, 0, endorsementSize), e.Old[:]...), e.New[:]...)
+		v = binary.BigEndian.AppendUint64(v, uint64(e.Since))
+		v = append(v, e.Signature[:]...)
+		if err := b.Put(binary.BigEndian.AppendUint32(nil, uint32(i)), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openRAM opens the database in f, which is closed with it.
 func openRAM(f *os.File, readOnly bool) (*bbolt.DB, error) {
 	return bbolt.Open(f.Name(), 0o600, &bbolt.Options{
 		PageSize: pageSize, ReadOnly: readOnly, NoSync: true, NoGrowSync: true, NoStatistics: true,
-		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return dup(f) },
+		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 	})
 }
 
-// errForeign: bbolt writes in the byte order of its machine.
-var errForeign = errors.New("it was written on a machine of another byte order: keys move by overflowd key export and import")
+// boltMagic stands in both meta pages, in the byte order of the machine, after
+// the 16 bytes that every page begins with.
+const (
+	boltMagic   = 0xed0cdaed
+	boltMagicAt = 16
+)
+
+// errForeign: the files of bbolt are not for machines of another byte order.
+var errForeign = errors.New("it was written on a machine of another byte order; keys move by overflowd key export and overflowd key import")
 
 // decode reads the file of an identity.
 func decode(file []byte) (id *Identity, err error) {
 	size := len(file) - trailerSize
 	if size < 4*pageSize || string(file[size:size+len(trailer)]) != trailer {
-		return nil, errors.New("it is incomplete")
+		return nil, errors.New("a part of it is missing")
 	}
 	if sum := sha256.Sum256(file[:size]); !bytes.Equal(sum[:], file[size+len(trailer):]) {
 		return nil, errors.New("its checksum does not fit")
 	}
-	if magic := binary.NativeEndian.Uint32(file[16:]); magic == 0xdaed0ced {
+	if bits.ReverseBytes32(binary.NativeEndian.Uint32(file[boltMagicAt:])) == boltMagic {
 		return nil, errForeign
 	}
 	// The checksum is no signature: whoever may write the file may still write
@@ -146,7 +165,10 @@ func decode(file []byte) (id *Identity, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return id, id.check()
+	if err := id.check(); err != nil {
+		return nil, err
+	}
+	return id, nil
 }
 
 func read(tx *bbolt.Tx) (*Identity, error) {
@@ -155,11 +177,11 @@ func read(tx *bbolt.Tx) (*Identity, error) {
 		return nil, errors.New("a bucket is missing")
 	}
 	if f := b.Get(keyFormat); len(f) != 1 || f[0] != format {
-		return nil, fmt.Errorf("its format is %x, not %d: is it of a newer version?", f, format)
+		return nil, fmt.Errorf("its format is %x, not %02x: a newer version of overflowd wrote it", f, format)
 	}
 	seed, created := b.Get(keySeed), b.Get(keyCreated)
 	if len(seed) != ed25519.SeedSize || len(created) != 8 {
-		return nil, errors.New("the key is missing")
+		return nil, errors.New("there is no key in it")
 	}
 	id := &Identity{
 		Private: ed25519.NewKeyFromSeed(seed),
@@ -168,9 +190,10 @@ func read(tx *bbolt.Tx) (*Identity, error) {
 	if public := id.Public(); !bytes.Equal(public[:], b.Get(keyPublic)) {
 		return nil, errors.New("the public key does not fit the secret one")
 	}
-	return id, s.ForEach(func(_, v []byte) error {
-		if len(v) != 136 || len(id.Succession) == maxSuccession {
-			return errors.New("an endorsement is malformed")
+	return id, s.ForEach(func(k, v []byte) error {
+		next := binary.BigEndian.AppendUint32(nil, uint32(len(id.Succession)))
+		if !bytes.Equal(k, next) || len(v) != endorsementSize || len(id.Succession) == maxSuccession {
+			return fmt.Errorf("endorsement %d is malformed", len(id.Succession)+1)
 		}
 		id.Succession = append(id.Succession, tracer.Endorsement{
 			Old:       tracer.PublicKey(v[:32]),

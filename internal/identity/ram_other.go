@@ -6,19 +6,21 @@ package identity
 
 import "os"
 
-// ramFile returns a temporary file with the content given: other systems than
-// Linux have no files in RAM, but filesystems on which bbolt works.
+// ramFile returns a temporary file without a name, with the content given:
+// systems other than Linux have no files in RAM, but filesystems on which bbolt
+// works.
 func ramFile(content []byte) (*os.File, error) {
 	f, err := os.CreateTemp("", "overflowd")
 	if err != nil {
 		return nil, err
 	}
-	os.Remove(f.Name())
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
 	if _, err := f.Write(content); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
-
-func dup(f *os.File) (*os.File, error) { return f, nil }

@@ -26,26 +26,30 @@ type DamagedError struct {
 	Err  error
 }
 
+// Error says what to do, too.
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("the signing key in %s is damaged (%v): put a backup in its place, "+
-		"or move it away to start with a new key, and without the reputation of this one", e.Path, e.Err)
+	return fmt.Sprintf("the signing key in %s cannot be used: %v: bring it back with "+
+		"overflowd key import --replace BACKUP, or move the file away to start with a new key, which has none of its reputation",
+		e.Path, e.Err)
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }
 
 const fileName = "identity.db"
 
-// A Store is the folder where the identity lives. Its methods may be called by
-// several processes at a time: a lock on the folder keeps them apart.
+// A Store is the folder where the identity lives. Its methods may be called
+// from several goroutines and by several processes at a time: a lock on the
+// folder keeps those that write apart, and who reads sees the old file or the
+// new one.
 type Store struct {
 	dir string
-	// before, if not nil, is called before each step that changes the folder,
-	// and fails it. Tests cut the power there.
-	before func(step string, data *[]byte) error
+	// watch, if not nil, does the steps of a write in place of the store. Tests
+	// cut the power there.
+	watch func(step string, do func() error) error
 }
 
 // Open names the folder. It touches nothing.
-func Open(dir string) *Store { return &Store{dir: dir} }
+func Open(dir string) *Store { return &Store{dir: filepath.Clean(dir)} }
 
 // Path returns the path of the database.
 func (s *Store) Path() string { return filepath.Join(s.dir, fileName) }
@@ -57,6 +61,8 @@ type Stamp struct {
 }
 
 // Stamp returns that of the file as it is now, the zero Stamp if there is none.
+// It costs one stat. Take it before Load: a rotation in between is then noticed
+// the next time.
 func (s *Store) Stamp() Stamp {
 	info, err := os.Stat(s.Path())
 	if err != nil {
@@ -70,13 +76,21 @@ func (s *Store) Stamp() Stamp {
 }
 
 // Load reads the identity: ErrNone if there is none, *DamagedError if there is
-// one that cannot be used.
+// one that cannot be used, another error if it may not be read, or may be read
+// by too many.
 func (s *Store) Load() (*Identity, error) {
-	f, err := os.Open(s.Path())
-	if errors.Is(err, fs.ErrNotExist) {
+	// A link is not followed, as the next write would replace it and not what it
+	// points to, and a pipe is not waited for: the folder may be that of a user
+	// whom root must not trust.
+	f, err := os.OpenFile(s.Path(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w in %s", ErrNone, s.dir)
-	}
-	if err != nil {
+	case errors.Is(err, syscall.ELOOP):
+		return nil, fmt.Errorf("read the signing key: %s is a symbolic link: name the folder of the file itself", s.Path())
+	case unreadable(err):
+		return nil, &DamagedError{s.Path(), err}
+	case err != nil:
 		return nil, fmt.Errorf("read the signing key: %w", err)
 	}
 	defer f.Close()
@@ -88,20 +102,34 @@ func (s *Store) Load() (*Identity, error) {
 		return nil, &DamagedError{s.Path(), errors.New("it is no regular file")}
 	}
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return nil, fmt.Errorf("the signing key can be read by others (mode %#o): if they had no hand in that, chmod 600 %s", perm, s.Path())
+		return nil, fmt.Errorf("others than its owner have access to the signing key (mode %04o): if none of them misused that, chmod 600 %s", perm, s.Path())
 	}
+	// All of it is read before bbolt sees it. Were the file mapped, a sector that
+	// cannot be read would be a fault in place of an error.
 	file, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if unreadable(err) {
+		return nil, &DamagedError{s.Path(), err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the signing key: %w", err)
 	}
 	if len(file) > maxFile {
-		return nil, &DamagedError{s.Path(), errors.New("it is too large")}
+		return nil, &DamagedError{s.Path(), fmt.Errorf("it is larger than %d bytes", maxFile)}
 	}
 	id, err := decode(file)
+	if errno := syscall.Errno(0); errors.As(err, &errno) { // not the file's fault
+		return nil, fmt.Errorf("read the signing key: %w", err)
+	}
 	if err != nil {
 		return nil, &DamagedError{s.Path(), err}
 	}
 	return id, nil
+}
+
+// unreadable tells whether a medium is damaged: JFFS2 and UBIFS say so when
+// their own checksums do not fit.
+func unreadable(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG)
 }
 
 // LoadOrCreate reads the identity and makes it if there is none.
@@ -118,7 +146,11 @@ func (s *Store) LoadOrCreate() (*Identity, error) {
 }
 
 // Rotate makes a new key, endorsed by the old one, whose secret is forgotten.
+// It returns ErrNone if there is no key to rotate.
 func (s *Store) Rotate() (*Identity, error) {
+	if _, err := s.Load(); err != nil { // without making the folder
+		return nil, err
+	}
 	return s.change(func(old *Identity, err error) (*Identity, error) {
 		if err != nil {
 			return nil, err
@@ -127,10 +159,14 @@ func (s *Store) Rotate() (*Identity, error) {
 	})
 }
 
-// Import puts an identity in place. If there is another key it returns
-// ErrOther, and if there is one that is damaged *DamagedError, unless that is to
-// be replaced.
+// Import puts an identity in place. Unless replace is set, it returns ErrOther
+// if there is another key, or this one with another succession, and
+// *DamagedError if what is there cannot be read. If the same is there already,
+// nothing is written.
 func (s *Store) Import(id *Identity, replace bool) error {
+	if err := id.check(); err != nil {
+		return fmt.Errorf("import a signing key: %w", err)
+	}
 	_, err := s.change(func(old *Identity, err error) (*Identity, error) {
 		damaged := (*DamagedError)(nil)
 		switch {
@@ -140,10 +176,13 @@ func (s *Store) Import(id *Identity, replace bool) error {
 			return nil, err
 		case old.equal(id):
 			return old, nil
-		case !replace && !old.Private.Equal(id.Private):
-			return nil, fmt.Errorf("%w, %s, in %s", ErrOther, old.Public(), s.dir)
+		case replace:
+			return id, nil
+		case old.Private.Equal(id.Private):
+			return nil, fmt.Errorf("%w: the same, %s, with %d endorsements in place of %d, in %s",
+				ErrOther, old.Public(), len(old.Succession), len(id.Succession), s.dir)
 		}
-		return id, nil
+		return nil, fmt.Errorf("%w, %s, in %s", ErrOther, old.Public(), s.dir)
 	})
 	return err
 }
@@ -151,22 +190,16 @@ func (s *Store) Import(id *Identity, replace bool) error {
 // change replaces the identity, under the lock, by what next returns for the
 // result of Load.
 func (s *Store) change(next func(old *Identity, err error) (*Identity, error)) (*Identity, error) {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of the signing key: %w", err)
+	if err := s.makeDir(); err != nil {
+		return nil, fmt.Errorf("make the folder of the signing key: %w%s", err, advice(err))
 	}
 	dir, err := os.Open(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of the signing key: %w", err)
 	}
 	defer dir.Close() // and unlock
-	for {
-		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX)
-		if err == nil {
-			break
-		}
-		if err != syscall.EINTR {
-			return nil, fmt.Errorf("lock %s: %w", s.dir, err)
-		}
+	if err := lock(dir); err != nil {
+		return nil, err
 	}
 	old, err := s.Load()
 	id, err := next(old, err)
@@ -174,87 +207,28 @@ func (s *Store) change(next func(old *Identity, err error) (*Identity, error)) (
 		return id, err
 	}
 	file, err := encode(id)
-	if err == nil {
-		err = s.write(dir, file)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("write the signing key: %w", err)
+		return nil, fmt.Errorf("build the database of the signing key: %w", err)
+	}
+	if _, err := decode(file); err != nil { // before it takes the place of one that is good
+		return nil, fmt.Errorf("build the database of the signing key: %w", err)
+	}
+	if err := s.write(dir, file); err != nil {
+		return nil, fmt.Errorf("write the signing key: %w%s", err, advice(err))
 	}
 	return id, nil
 }
 
-// write replaces the file, so that a crash at any point leaves the old or the
-// new one: the new content is on the medium before the name points to it.
-func (s *Store) write(dir *os.File, data []byte) (err error) {
-	temporary := s.Path() + ".new"
-	defer func() {
-		if err != nil && s.step("remove", nil) == nil {
-			os.Remove(temporary)
+// lock waits until no other process holds the lock on the folder. It ends with
+// the file, at the latest with the process, and leaves nothing on the flash.
+func lock(dir *os.File) error {
+	for {
+		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX)
+		if err == nil {
+			return nil
 		}
-	}()
-	if err := s.step("create", nil); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := f.Chmod(0o600); err != nil { // one that was left behind may have another mode
-		return err
-	}
-	if os.Geteuid() == 0 { // a daemon that dropped its privileges must still read it
-		if err := chownLike(f, dir); err != nil {
-			return err
+		if err != syscall.EINTR {
+			return fmt.Errorf("lock %s: %w", dir.Name(), err)
 		}
 	}
-	cut := s.step("write", &data)
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if cut != nil {
-		return cut
-	}
-	if err := s.step("sync", nil); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := s.step("rename", nil); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, s.Path()); err != nil {
-		return err
-	}
-	if err := s.step("sync folder", nil); err != nil {
-		return err
-	}
-	// Some filesystems cannot sync a folder, and say so.
-	if err := dir.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
-		return err
-	}
-	return nil
-}
-
-// chownLike gives f the owner of the folder.
-func chownLike(f, dir *os.File) error {
-	info, err := dir.Stat()
-	if err != nil {
-		return err
-	}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
-		return f.Chown(int(sys.Uid), int(sys.Gid))
-	}
-	return nil
-}
-
-func (s *Store) step(name string, data *[]byte) error {
-	if s.before == nil {
-		return nil
-	}
-	return s.before(name, data)
 }

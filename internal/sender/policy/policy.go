@@ -6,6 +6,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/overflowd/overflowd/internal/flow"
@@ -28,15 +29,20 @@ const (
 	Own
 	// Same: source and destination are one address.
 	Same
+	// Reasons is how many there are: the size of an array of counters.
 	Reasons
 )
 
 var reasonTexts = [Reasons]string{"allowed", "flow of tracers", "flow export to us", "an end is not globally reachable",
 	"our own address", "source is destination"}
 
+// String returns a few lower-case words.
 func (r Reason) String() string { return reasonTexts[r] }
 
-const tracerPort = 65535
+const (
+	udp        = 17
+	tracerPort = 65535
+)
 
 // A Policy is safe for concurrent use.
 type Policy struct {
@@ -46,51 +52,72 @@ type Policy struct {
 	own      atomic.Pointer[own]
 }
 
-type own struct {
-	addrs map[netip.Addr]bool // true: ours; false: a broadcast address
-}
+// own holds our addresses, true, and those that also mean us or all our
+// neighbours, false.
+type own map[netip.Addr]bool
 
 // New returns a policy. Addresses in the prefixes called private may be told
 // and named although a registry says that they are not globally reachable;
-// loopback, link-local, multicast, broadcast and unspecified ones never are.
-// exportPorts are the UDP ports at which we take flow export datagrams.
+// loopback, link-local, multicast, limited broadcast, unspecified, IPv4-mapped
+// and IPv4-compatible ones never are. exportPorts are the UDP ports at which we
+// take flow export datagrams; 0 is none.
 func New(private []netip.Prefix, exportPorts ...uint16) *Policy {
-	p := &Policy{registry: registry(), private: private, ports: exportPorts}
+	p := &Policy{registry: registry(), private: slices.Clone(private), ports: slices.Clone(exportPorts)}
 	p.own.Store(&own{})
 	return p
 }
 
-// SetOwn replaces our own addresses, each with the prefix of its network.
+// SetOwn replaces our own addresses, each with the length of its network's
+// prefix.
 func (p *Policy) SetOwn(prefixes []netip.Prefix) {
-	o := &own{addrs: make(map[netip.Addr]bool, 3*len(prefixes))}
+	o := make(own, 3*len(prefixes))
 	for _, n := range prefixes {
-		if n.Addr().Is4() && n.Bits() < 31 { // RFC 919; a /31 has no broadcast address (RFC 3021)
-			first, last := n.Masked().Addr().As4(), n.Masked().Addr().As4()
-			for i := range last {
-				last[i] |= byte(uint64(0xffffffff) >> n.Bits() >> (8 * (3 - i)))
-			}
-			o.addrs[netip.AddrFrom4(first)] = false
-			o.addrs[netip.AddrFrom4(last)] = false
+		first, last, ok := shared(n)
+		if !ok {
+			continue
+		}
+		o[first] = false
+		if last.Is4() {
+			o[last] = false
 		}
 	}
 	for _, n := range prefixes {
-		o.addrs[n.Addr()] = true
+		o[n.Addr()] = true
 	}
-	p.own.Store(o)
+	p.own.Store(&o)
 }
 
-// Verdict says which end of a flow may be told.
+// shared returns a network's first and last address, if they are of no single
+// host. In IPv4 both are broadcast addresses (RFC 919; RFC 1122, section
+// 3.3.6) unless there are but two (RFC 3021). In IPv6 the first one is any
+// router, such as we are (RFC 4291, section 2.6.1), unless there are but two
+// (RFC 6164).
+func shared(n netip.Prefix) (first, last netip.Addr, ok bool) {
+	if !n.IsValid() || n.Bits() > n.Addr().BitLen()-2 {
+		return first, last, false
+	}
+	first = n.Masked().Addr()
+	b := first.AsSlice()
+	for i := n.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	last, ok = netip.AddrFromSlice(b)
+	return first, last, ok
+}
+
+// Verdict says of each end of a flow why it is not told, or Allowed.
 type Verdict struct{ Src, Dst Reason }
 
 // Check decides about both ends of a flow. It does not allocate.
 func (p *Policy) Check(k *flow.Key) Verdict {
 	src, dst := k.SrcAddr(), k.DstAddr()
-	own := p.own.Load().addrs
+	own := *p.own.Load()
 	whole := Allowed
 	switch {
-	case k.Protocol == 17 && (k.SrcPort == tracerPort || k.DstPort == tracerPort):
+	case k.Protocol == udp && (k.SrcPort == tracerPort || k.DstPort == tracerPort):
 		whole = Tracer
-	case k.Protocol == 17 && own[dst] && p.isExport(k.DstPort):
+	// Port 0 is also what a fragment has, which holds no ports.
+	case k.Protocol == udp && k.DstPort != 0 && own[dst] && slices.Contains(p.ports, k.DstPort):
 		whole = Export
 	case !p.reachable(src) || !p.reachable(dst):
 		whole = Unreachable
@@ -100,55 +127,53 @@ func (p *Policy) Check(k *flow.Key) Verdict {
 	if whole != Allowed {
 		return Verdict{whole, whole}
 	}
-	v := Verdict{}
-	if _, ours := own[src]; ours {
+	var v Verdict
+	if own.has(src) {
 		v.Src = Own
 	}
-	if _, ours := own[dst]; ours {
+	if own.has(dst) {
 		v.Dst = Own
 	}
 	return v
 }
 
-func (p *Policy) isExport(port uint16) bool {
-	for _, x := range p.ports {
-		if x == port {
-			return true
-		}
+func (o own) has(a netip.Addr) bool {
+	if v4, ok := translated(a); ok {
+		a = v4
 	}
-	return false
+	_, ok := o[a]
+	return ok
 }
 
 // reachable tells whether a packet to the address goes to one host on the
-// Internet, or one that the owner opened.
+// Internet, or to one that the owner opened. The zero Addr is in no block.
 func (p *Policy) reachable(a netip.Addr) bool {
-	if !a.IsValid() || a.Zone() != "" {
-		return false
-	}
-	if contains(p.private, a) && !contains(barred[:], a) {
-		return true
-	}
-	best := -1
-	r := no
+	best, r := -1, never
 	for i := range p.registry {
 		if b := &p.registry[i]; b.prefix.Bits() > best && b.prefix.Contains(a) {
 			best, r = b.prefix.Bits(), b.reach
 		}
 	}
-	if r == yes && nat64.Contains(a) { // as reachable as the address that it stands for
-		b := a.As16()
-		return p.reachable(netip.AddrFrom4([4]byte(b[12:])))
-	}
-	return r == yes
-}
-
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
-
-func contains(prefixes []netip.Prefix, a netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
+	switch r {
+	case yes:
+		v4, ok := translated(a)
+		return !ok || p.reachable(v4)
+	case no, na:
+		for _, n := range p.private {
+			if n.Contains(a) {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// translated returns the IPv4 address that a NAT64 sends to when a packet goes
+// to 64:ff9b::/96 (RFC 6052, section 2.1).
+func translated(a netip.Addr) (v4 netip.Addr, ok bool) {
+	if !a.Is6() {
+		return v4, false
+	}
+	b := a.As16()
+	return netip.AddrFrom4([4]byte(b[12:])), [12]byte(b[:12]) == [12]byte{0, 0x64, 0xff, 0x9b}
 }

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/overflowd/overflowd/internal/tracer"
+)
+
+func TestBadOptionsAreNamedWithTheirValues(t *testing.T) {
+	const contact = "--contact-email=a@b.example"
+	for _, c := range []struct {
+		args string // separated by spaces, + for a space within
+		want string
+	}{
+		{"nonsense", `"nonsense"`},
+		{"-x", "-x"},
+		{"-r 0", `--rate "0"`}, {"-r -1", `--rate "-1"`}, {"-r 1.5", `--rate "1.5"`}, {"-r NaN", `--rate "NaN"`},
+		{"-r 2/1", `--rate "2/1"`}, {"-r 1/0", `--rate "1/0"`}, {"-r 1/x", `--rate "1/x"`}, {"-r 0/0", `--rate "0/0"`},
+		{"-u 0", `--udpport "0"`}, {"-u 65535", `--udpport "65535"`}, {"-u 65536", `--udpport "65536"`}, {"-u http", `--udpport "http"`},
+		{"-f x -u 7777", "--pcapfile and --udpport"},
+		{"--listen here", `--listen "here"`},
+		{"--listen 0.0.0.0", "--exporter"}, {"--listen 192.0.2.1", "--exporter"}, {"--listen ::", "--exporter"},
+		{"--exporter 10.0.0.0/33", `--exporter "10.0.0.0/33"`}, {"--exporter fe80::1%eth0", `--exporter "fe80::1%eth0"`},
+		{"--private x", `--private "x"`},
+		{"--seed x", `--seed "x"`},
+		{"--send tcp " + contact, `--send "tcp"`}, {"--send , " + contact, `--send ","`}, {"--send udp,carrier-pigeon " + contact, `"carrier-pigeon"`},
+		{"--send udp", "contact"},
+		{"--send udp -r 0.0011 " + contact, "at most 1/1000"}, {"--send udp -r 1 " + contact, "at most 1/1000"},
+		{"--send udp --seed 1 " + contact, "--seed"},
+		{"--contact-email nobody", `--contact-email "nobody"`}, {"--contact-email a@b@c", `--contact-email "a@b@c"`},
+		{"--contact-email @b.c", "--contact-email"}, {"--contact-email a@", "--contact-email"}, {"--contact-email a@b..c", "--contact-email"},
+		{"--contact-identity a\nb", "--contact-identity"}, {"--contact-identity +a", "--contact-identity"},
+		{"--contact-identity \xff", "--contact-identity"},
+		{"--contact-url ftp://x", `--contact-url "ftp://x"`}, {"--contact-url https://", "--contact-url"}, {"--contact-url https://a+b", "--contact-url"},
+		{"--asn 0", `--asn "0"`}, {"--asn 4294967296", `--asn "4294967296"`}, {"--asn ASX", `--asn "ASX"`},
+		{"--contact-identity " + strings.Repeat("x", 1000), "too long"},
+	} {
+		args := strings.Split(c.args, " ")
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "+", " ")
+		}
+		if _, err := Parse(args); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want it to say %s", c.args, err, c.want)
+		}
+	}
+}
+
+func TestGoodOptions(t *testing.T) {
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	listen := netip.MustParseAddrPort("127.0.0.1:7777")
+	seed := [32]byte{0x39, 0x30}
+	for _, c := range []struct {
+		args string
+		want Config
+	}{
+		{"", Config{Listen: listen, Exporters: loopback, Rate: 1e-6}},
+		{"-f x.pcap -r 1", Config{PcapFile: "x.pcap", Rate: 1}},
+		{"--pcapfile=- --rate=1/1000000 --seed 12345", Config{PcapFile: "-", Rate: 1e-6, Seed: &seed}},
+		{"-u 9500 --listen ::1", Config{Listen: netip.MustParseAddrPort("[::1]:9500"), Exporters: loopback, Rate: 1e-6}},
+		{"--listen 0.0.0.0 --exporter 10.1.2.3/8 --exporter 2001:db8::1", Config{Listen: netip.MustParseAddrPort("0.0.0.0:7777"),
+			Exporters: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")}, Rate: 1e-6}},
+		{"--send udp -r 0.001 --asn AS64500 --private 10.0.0.0/8 --user nobody", Config{Listen: listen, Exporters: loopback, Rate: 0.001,
+			SendUDP: true, Private: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, User: "nobody", Contact: tracer.Contact{ASN: 64500}}},
+		{"--contact-email abuse+x@sub.example.net --contact-identity Bücher+&+Co --contact-url https://example.net/a?b=c#d", Config{
+			Listen: listen, Exporters: loopback, Rate: 1e-6,
+			Contact: tracer.Contact{Email: "abuse x@sub.example.net", Identity: "Bücher & Co", URL: "https://example.net/a?b=c#d"}}},
+	} {
+		args := strings.Fields(c.args)
+		for i := range args {
+			if !strings.Contains(args[i], "@") {
+				args[i] = strings.ReplaceAll(args[i], "+", " ")
+			}
+		}
+		c.want.Contact.Email = strings.ReplaceAll(c.want.Contact.Email, " ", "+")
+		c.want.StateDir = "/s"
+		got, err := Parse(append(args, "--state", "/s"))
+		if err != nil {
+			t.Errorf("%q: %v", c.args, err)
+			continue
+		}
+		if diff := cmp.Diff(&c.want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", c.args, diff)
+		}
+	}
+}
+
+func TestEveryOptionIsInTheHelpAndTheOtherWayRound(t *testing.T) {
+	for _, option := range []string{"pcapfile", "udpport", "listen", "exporter", "rate", "seed", "send", "private",
+		"contact-email", "contact-identity", "contact-url", "asn", "state", "user"} {
+		if !strings.Contains(Usage, "--"+option+" ") {
+			t.Errorf("--%s is not in the help", option)
+		}
+		if _, err := Parse([]string{"--" + option + "=\x00"}); err != nil && strings.Contains(err.Error(), "not defined") {
+			t.Errorf("--%s is not an option", option)
+		}
+	}
+	for _, help := range []string{"-h", "--help"} {
+		if _, err := Parse([]string{help}); !errors.Is(err, ErrHelp) {
+			t.Errorf("%s: %v", help, err)
+		}
+	}
+}
+
+func TestTheFolderOfTheKey(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	for _, c := range []struct{ named, xdg, want string }{
+		{"/x", "/y", "/x"}, {"", "/y", "/y/overflowd"}, {"", "relative", home + "/.local/state/overflowd"}, {"", "", home + "/.local/state/overflowd"},
+	} {
+		if os.Geteuid() == 0 && c.named == "" {
+			c.want = "/etc/overflowd"
+		}
+		t.Setenv("XDG_STATE_HOME", c.xdg)
+		if got, err := StateDir(c.named); err != nil || got != filepath.Clean(c.want) {
+			t.Errorf("%+v: %s, %v", c, got, err)
+		}
+	}
+}
+
+// TestTheLargestTracerFitsTheDatagram takes the longest contact that is
+// accepted and builds the tracer that says most.
+func TestTheLargestTracerFitsTheDatagram(t *testing.T) {
+	n := 1
+	for ; ; n++ {
+		if _, err := Parse([]string{"--contact-identity", strings.Repeat("x", n)}); err != nil {
+			break
+		}
+	}
+	if n < 200 {
+		t.Errorf("a name of %d bytes is refused", n)
+	}
+	if size := len(largest(tracer.Contact{Identity: strings.Repeat("x", n-1)})); size != tracer.MaxMessage {
+		t.Errorf("the largest tracer has %d bytes of %d", size, tracer.MaxMessage)
+	}
+}
