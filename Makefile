@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -X main.version=$(VERSION)
+RELEASE := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $(LDFLAGS)"
+
+# The packages that bear a byte order also run as big-endian and little-endian mips.
+BYTE_ORDER := ./internal/identity ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/tracer
+FUZZTIME ?= 5s
+
+.PHONY: all build run test packages lint unit mips fuzz budget bench cross clean
+.NOTPARALLEL:
+
+all: build
+
+build:
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -ldflags "$(LDFLAGS)" -o bin/overflowd ./cmd/overflowd
+
+# Signed tracers from a recorded export of softflowd, and their verification.
+run: build
+	bin/overflowd -f testdata/netflow/softflowd-v5.pcap -r 1/100 --state bin/state \
+		--contact-email abuse@example.net --contact-identity "Example Net" > bin/tracers.json
+	cat bin/tracers.json
+	bin/overflowd verify bin/tracers.json
+
+test: packages lint unit mips fuzz budget
+
+packages:
+	@.ci/packages
+
+lint:
+	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; exit 1; }
+	go vet ./...
+	GOOS=darwin go vet ./cmd/... ./internal/config ./internal/identity ./internal/sender/... ./internal/source
+	shellcheck .ci/run .ci/packages testdata/netflow/record.sh
+
+unit:
+	go test -race -timeout 30m ./...
+
+mips:
+	GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 go test -short -exec "qemu-mips-static -cpu 24Kc" $(BYTE_ORDER)
+	GOARCH=mipsle GOMIPS=softfloat CGO_ENABLED=0 go test -short -exec "qemu-mipsel-static -cpu 24Kc" $(BYTE_ORDER)
+
+# Each fuzz target for FUZZTIME.
+fuzz:
+	@set -e; for p in $$(grep -rl --include='*_test.go' '^func Fuzz' internal | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$p/*_test.go | cut -d' ' -f2); do \
+			echo "fuzz $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) ./$$p; done; done
+
+# Sizes, imports and allocations against the bars of the design.
+budget: cross
+	go test -count=1 -run Budget ./cmd/overflowd -v -args -dist "$(CURDIR)/dist"
+	go test -count=1 -run 'Allocate|PerPacket|Allocation' ./internal/...
+
+# Speed beside other programs, as ratios.
+bench:
+	go test -run '^$$' -bench . ./internal/...
+	cd internal/compare && go test -run '^$$' -bench . .
+
+TARGETS := mips/softfloat mipsle/softfloat arm/5 arm/7 arm64/ amd64/
+cross:
+	@mkdir -p dist
+	@set -e; for t in $(TARGETS); do a=$${t%/*}; v=$${t#*/}; for tags in "" mini; do \
+		GOOS=linux GOARCH=$$a GOMIPS=softfloat GOARM=$$(test $$a = arm && echo $$v) \
+		$(RELEASE) -tags "$$tags" -o dist/overflowd$${tags:+-$$tags}-$$a$$(test $$a = arm && echo v$$v || true) ./cmd/overflowd; done; done
+	@ls -l dist
+
+clean:
+	rm -rf bin dist
