@@ -34,7 +34,8 @@ func helper(t *testing.T, dir, verb string, before ...string) *exec.Cmd {
 	words := append(before, self)
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = append(os.Environ(), helperVerb+"="+verb, helperDir+"="+dir,
-		helperText+"="+string(fixed(5).AppendText(nil)), "GOCOVERDIR="+t.TempDir())
+		helperText+"="+string(fixed(5).AppendText(nil)), "GOCOVERDIR="+t.TempDir(),
+		"GORACE=atexit_sleep_ms=0") // not a second for each under -race
 	return cmd
 }
 

@@ -201,6 +201,29 @@ func TestAForgedDatabaseIsNoticed(t *testing.T) {
 	}
 }
 
+// Where the checksum fits, faults of bbolt are errors still. (Not all: see
+// trailer.)
+func TestAForgedPageIsNoOtherKey(t *testing.T) {
+	want := fixed(1)
+	file := encoded(t, want)
+	faults := 0
+	for i := 2 * pageSize; i < len(file)-trailerSize; i++ {
+		file[i] ^= 0xff
+		id, err := decode(resealed(file))
+		file[i] ^= 0xff
+		if err == nil && id.Public() != want.Public() {
+			t.Errorf("byte %d: another key", i)
+		}
+		if err != nil && strings.HasPrefix(err.Error(), "bbolt: runtime error") {
+			faults++
+		}
+	}
+	t.Logf("%d faults", faults)
+	if faults == 0 {
+		t.Error("nothing made bbolt fault")
+	}
+}
+
 func TestADamagedDatabaseIsReplacedByImportOnlyWhenTold(t *testing.T) {
 	s := Open(t.TempDir())
 	put(t, s, []byte("damaged"))

@@ -21,11 +21,12 @@ import (
 
 // The file is a bbolt database of 1,024-byte pages and behind it, where bbolt
 // does not look, a trailer of 40 bytes: a label and the SHA-256 of the database.
-// bbolt has a checksum for its meta pages only. In any other page a damaged
-// byte may send its reader round in circles until the stack is full, which no
-// recover catches; the trailer tells before. For the same reason bbolt's own
-// check (Tx.Check) is no help here: it follows the pages in the same way, and in
-// a goroutine of its own, where a fault ends the program.
+// bbolt has a checksum for its meta pages only. Measured with one byte changed
+// in another page: a branch that leads to itself takes memory until the process
+// dies, which no recover catches, and a count of zero reads as a key without its
+// succession, with no error. So the trailer is looked at before. Tx.Check is no
+// substitute: it follows the pages in the same way, and in a goroutine of its
+// own, where a fault ends the program.
 const (
 	pageSize    = 1024 // 512 loses the recovery of meta pages
 	trailer     = "OVFLSUM1"

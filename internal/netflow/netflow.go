@@ -56,8 +56,10 @@ type layout struct {
 
 var (
 	layoutV1 = layout{header: 16, record: 52, flags: 40, protocol: 38, tos: 39}
-	layoutV5 = layout{header: 24, record: 48, flags: 37, protocol: 38, tos: 39}
-	layoutV7 = layout{header: 24, record: 52, flags: 37, protocol: 38, tos: 39}
+	// layoutV1Short is what softflowd writes: without the last, reserved field.
+	layoutV1Short = layout{header: 16, record: 48, flags: 40, protocol: 38, tos: 39}
+	layoutV5      = layout{header: 24, record: 48, flags: 37, protocol: 38, tos: 39}
+	layoutV7      = layout{header: 24, record: 52, flags: 37, protocol: 38, tos: 39}
 )
 
 // Decode calls emit for each flow record of the datagram. The record belongs to
@@ -74,7 +76,12 @@ func (d *Decoder) Decode(datagram []byte, emit func(*flow.Record)) error {
 	case 7:
 		return d.fixed(datagram, &layoutV7, 7, emit)
 	case 1:
-		return d.fixed(datagram, &layoutV1, 1, emit)
+		l := &layoutV1
+		if short := &layoutV1Short; len(datagram) >= 4 &&
+			len(datagram) == short.header+int(binary.BigEndian.Uint16(datagram[2:]))*short.record {
+			l = short
+		}
+		return d.fixed(datagram, l, 1, emit)
 	}
 	return ErrVersion
 }
