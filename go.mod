@@ -10,6 +10,11 @@ require (
 )
 
 require (
+	github.com/google/gopacket v1.1.19
+	golang.org/x/net v0.43.0 // indirect
+)
+
+require (
 	github.com/rogpeppe/go-internal v1.16.0
 	golang.org/x/tools v0.36.0 // indirect
 )
