@@ -35,7 +35,8 @@ func (s *signer) Sign(t *tracer.Tracer) (tracer.Signed, error) {
 		if err != nil {
 			return tracer.Signed{}, err
 		}
-		s.id, s.stamp = id, s.store.Stamp()
+		// The stamp from before: a rotation in between is noticed next time.
+		s.id, s.stamp = id, stamp
 	}
 	s.seq++
 	t.Time = time.Now().UnixMilli()
