@@ -48,18 +48,16 @@ type Decoder struct {
 	rec flow.Record
 }
 
-// layout is what differs between the fixed versions.
-type layout struct {
-	header, record       int
-	flags, protocol, tos int
-}
+// layout is what differs between the fixed versions, and the place of the TCP
+// flags, which are at 40 in v1.
+type layout struct{ header, record int }
 
 var (
-	layoutV1 = layout{header: 16, record: 52, flags: 40, protocol: 38, tos: 39}
+	layoutV1 = layout{header: 16, record: 52}
 	// layoutV1Short is what softflowd writes: without the last, reserved field.
-	layoutV1Short = layout{header: 16, record: 48, flags: 40, protocol: 38, tos: 39}
-	layoutV5      = layout{header: 24, record: 48, flags: 37, protocol: 38, tos: 39}
-	layoutV7      = layout{header: 24, record: 52, flags: 37, protocol: 38, tos: 39}
+	layoutV1Short = layout{header: 16, record: 48}
+	layoutV5      = layout{header: 24, record: 48}
+	layoutV7      = layout{header: 24, record: 52}
 )
 
 // Decode calls emit for each flow record of the datagram. The record belongs to
@@ -121,29 +119,32 @@ func (d *Decoder) fixed(b []byte, l *layout, version uint8, emit func(*flow.Reco
 		return ErrEmpty
 	}
 	b = b[l.header:]
-	for ; count > 0; count-- {
-		if len(b) < l.record {
+	for size := l.record; count > 0; count-- {
+		if len(b) < size {
 			return ErrCount
 		}
 		p := (*[48]byte)(b)
 		*(*[4]byte)(r.Src[:4]) = [4]byte(p[0:4])
 		*(*[4]byte)(r.Dst[:4]) = [4]byte(p[4:8])
-		r.Packets = uint64(binary.BigEndian.Uint32(p[16:]))
-		r.Bytes = uint64(binary.BigEndian.Uint32(p[20:]))
+		r.Packets = uint64(binary.BigEndian.Uint32(p[16:20]))
+		r.Bytes = uint64(binary.BigEndian.Uint32(p[20:24]))
 		// The uptime wraps every 49.7 days, and some exporters stamp the
 		// header before the last packet: the difference is signed.
-		r.Start = now - int64(int32(uptime-binary.BigEndian.Uint32(p[24:])))
-		r.End = now - int64(int32(uptime-binary.BigEndian.Uint32(p[28:])))
-		r.SrcPort = binary.BigEndian.Uint16(p[32:])
-		r.DstPort = binary.BigEndian.Uint16(p[34:])
-		r.TCPFlags = p[l.flags]
-		r.Protocol = p[l.protocol]
-		r.TOS = p[l.tos]
-		r.Known = known
-		if r.End < r.Start { // one of the two is wrong: neither is told
+		start := now - int64(int32(uptime-binary.BigEndian.Uint32(p[24:28])))
+		end := now - int64(int32(uptime-binary.BigEndian.Uint32(p[28:32])))
+		r.Start, r.End, r.Known = start, end, known
+		if end < start { // one of the two is wrong: neither is told
 			r.Known = known &^ (flow.HasStart | flow.HasEnd)
 		}
-		b = b[l.record:]
+		r.SrcPort = binary.BigEndian.Uint16(p[32:34])
+		r.DstPort = binary.BigEndian.Uint16(p[34:36])
+		r.TCPFlags = p[37]
+		if version == 1 {
+			r.TCPFlags = p[40]
+		}
+		r.Protocol = p[38]
+		r.TOS = p[39]
+		b = b[size:]
 		emit(r)
 	}
 	return nil
