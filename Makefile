@@ -50,7 +50,7 @@ fuzz:
 
 # Sizes, imports and allocations against the bars of the design.
 budget: cross
-	go test -count=1 -run Budget ./cmd/overflowd -v -args -dist "$(CURDIR)/dist"
+	go test -count=1 -run Budget -v ./cmd/overflowd
 	go test -count=1 -run 'Allocate|PerPacket|Allocation' ./internal/...
 
 # Speed beside other programs, as ratios.

@@ -24,9 +24,9 @@ import (
 // bbolt has a checksum for its meta pages only. Measured with one byte changed
 // in another page: a branch that leads to itself takes memory until the process
 // dies, which no recover catches, and a count of zero reads as a key without its
-// succession, with no error. So the trailer is looked at before. Tx.Check is no
-// substitute: it follows the pages in the same way, and in a goroutine of its
-// own, where a fault ends the program.
+// succession, with no error. So the trailer is looked at before, and then the
+// pages (pages.go). Tx.Check is no substitute: it follows the pages in the same
+// way, and in a goroutine of its own, where a fault ends the program.
 const (
 	pageSize    = 1024 // 512 loses the recovery of meta pages
 	trailer     = "OVFLSUM1"
@@ -142,7 +142,10 @@ func decode(file []byte) (id *Identity, err error) {
 		return nil, errForeign
 	}
 	// The checksum is no signature: whoever may write the file may still write
-	// what makes bbolt fault.
+	// what ends bbolt, or, past these checks, makes it fault.
+	if err := checkPages(file[:size]); err != nil {
+		return nil, fmt.Errorf("bbolt: %w", err)
+	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
