@@ -73,7 +73,9 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	}()
 	coldErr := d.cold(hits, cancel)
 	hotErr := <-done
-	d.sums()
+	if !errors.Is(hotErr, pcapfile.ErrNotCapture) {
+		d.sums()
+	}
 	return errors.Join(coldErr, hotErr)
 }
 
