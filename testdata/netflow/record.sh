@@ -110,6 +110,8 @@ serve() {
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("91.200.16.20", 5300))
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("91.200.16.20", 5301))
 while True:
     b, a = s.recvfrom(65535)
     s.sendto(b, a)
@@ -138,8 +140,33 @@ for count, size, tos in [(1, 1, 0), (3, 40, 0), (10, 1200, 0xb8), (1, 4000, 0), 
 s.sendto(b"?", ("91.200.16.20", 9))
 '
 	ip netns exec "$host" ping -6 -q -i 0.2 -c 2 2a01:4f8::20 >/dev/null
-	# softflowd leaves packets in its ring until others follow.
-	ip netns exec "$host" ping -q -i 0.5 -c 8 -Q 0x10 91.200.16.20 >/dev/null
+	ip netns exec "$host" ping -q -i 0.2 -c 3 -Q 0x10 91.200.16.20 >/dev/null
+	# softflowd reads a block of its ring when it is full: it is filled up with
+	# what may stay in the last block.
+	filled=0
+	while lagging "$filled"; do
+		[ "$filled" -lt 10000 ] || { echo "softflowd does not catch up" >&2; exit 1; }
+		ip netns exec "$host" python3 -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("45.83.0.10", 5301))
+for _ in range(100):
+    s.sendto(b"", ("91.200.16.20", 5301))
+'
+		filled=$((filled + 100))
+	done
+}
+
+# lagging PACKETS tells whether a softflowd that does not sample has not yet read
+# more than so many packets.
+lagging() {
+	for name in $exporters; do
+		[ "$name" != sampled ] || continue
+		softflowctl -c "$tmp/$name.ctl" statistics >"$tmp/statistics"
+		awk -v filled="$1" '/^Packets processed:/ { done = $3 } /^Ignored packets:/ { done += $3 }
+			/^Packets received by libpcap:/ { got = $5 } END { exit !(got - done > filled) }' "$tmp/statistics" && return 0
+	done
+	return 1
 }
 
 # fields FILE writes one line a record, as tshark's dissector reads the file.
