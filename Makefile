@@ -32,15 +32,16 @@ packages:
 lint:
 	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; exit 1; }
 	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	GOOS=darwin go vet ./cmd/... ./internal/config ./internal/identity ./internal/sender/... ./internal/source
-	shellcheck .ci/run .ci/packages testdata/netflow/record.sh
+	shellcheck .ci/run .ci/packages .ci/gotest testdata/netflow/record.sh
 
 unit:
-	go test -race -timeout 30m ./...
+	.ci/gotest -race -timeout 30m ./...
 
 mips:
-	GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 go test -short -exec "qemu-mips-static -cpu 24Kc" $(BYTE_ORDER)
-	GOARCH=mipsle GOMIPS=softfloat CGO_ENABLED=0 go test -short -exec "qemu-mipsel-static -cpu 24Kc" $(BYTE_ORDER)
+	GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 .ci/gotest -short -exec "qemu-mips-static -cpu 24Kc" $(BYTE_ORDER)
+	GOARCH=mipsle GOMIPS=softfloat CGO_ENABLED=0 .ci/gotest -short -exec "qemu-mipsel-static -cpu 24Kc" $(BYTE_ORDER)
 
 # Each fuzz target for FUZZTIME.
 fuzz:

@@ -44,9 +44,6 @@ func NewSeeded(p float64, seed [32]byte) (*Selector, error) {
 	return s, nil
 }
 
-// Rate returns the chance of one packet.
-func (s *Selector) Rate() float64 { return s.p }
-
 // Take passes n packets by and returns how many of them were chosen: a draw
 // from the binomial distribution of n and p. It does not allocate, and its time
 // is bounded for every n.
