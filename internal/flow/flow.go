@@ -55,12 +55,19 @@ type Protocol uint8
 
 const (
 	NetFlow Protocol = iota + 1
+	IPFIX
+	SFlow
 )
 
 // String returns the name that the tracer's "sourcetype" has for it.
 func (p Protocol) String() string {
-	if p == NetFlow {
+	switch p {
+	case NetFlow:
 		return "Netflow"
+	case IPFIX:
+		return "IPFIX"
+	case SFlow:
+		return "sFlow"
 	}
 	return "unknown"
 }
@@ -72,7 +79,7 @@ type Source struct {
 }
 
 // Field is a bit of Record.Known.
-type Field uint16
+type Field uint32
 
 const (
 	HasPorts Field = 1 << iota
@@ -82,7 +89,16 @@ const (
 	HasBytes
 	HasStart
 	HasEnd
-	HasTTL
+	HasTTL // TTL and MaxTTL
+	HasTranslatedSrc
+	HasTranslatedDst
+	HasTranslatedPorts
+	HasIngress
+	HasEgress
+	HasVLAN
+	HasAS
+	HasDropped
+	HasForwardingStatus
 )
 
 // Record is what was seen of one flow. A field whose bit in Known is not set
@@ -94,6 +110,12 @@ type Record struct {
 	TOS      uint8
 	TCPFlags uint8
 	TTL      uint8 // smallest TTL or hop limit seen
+	MaxTTL   uint8 // largest TTL or hop limit seen
+	// ForwardingStatus is what the exporter did with the packets (RFC 7270,
+	// section 4.12): the upper two bits are 1 of forwarded, 2 of dropped and 3
+	// of consumed ones, the others the cause.
+	ForwardingStatus uint8
+	VLAN             uint16 // 802.1Q identifier, of the ingress side if there are two
 	// Interval is the exporter's sampling interval N: 1 packet in N was
 	// looked at. 0 if the exporter did not tell, 1 if it looks at each.
 	Interval uint32
@@ -103,4 +125,13 @@ type Record struct {
 	// Start and End are the times of the first and last packet, in
 	// milliseconds since the Unix epoch.
 	Start, End int64
+	// Dropped are the packets that the exporter did not forward, as reported.
+	Dropped uint64
+	// Ingress and Egress are the exporter's numbers of the interfaces.
+	Ingress, Egress uint32
+	SrcAS, DstAS    uint32
+	// The ends as a network address translation left them, laid out as in Key:
+	// what the packets bore behind the exporter.
+	TranslatedSrc, TranslatedDst         [16]byte
+	TranslatedSrcPort, TranslatedDstPort uint16
 }

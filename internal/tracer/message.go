@@ -20,7 +20,7 @@ var ErrMessage = errors.New("not the message of a tracer")
 // zero; the flow's Known tells which of its fields were there.
 type Message struct {
 	Tracer
-	SourceType string // as the sender named it: "Netflow"
+	SourceType string // as the sender named it, as "Netflow"
 	Class      string
 	Info       string
 }
@@ -65,8 +65,10 @@ func (r *reader) message(root *value, key PublicKey) *Message {
 		m.SourceType = r.text(source, "type")
 		m.Flow.Source.Version = uint8(r.uint(source, "version", 8))
 	}
-	if m.SourceType == flow.NetFlow.String() {
-		m.Flow.Source.Protocol = flow.NetFlow
+	for _, p := range []flow.Protocol{flow.NetFlow, flow.IPFIX, flow.SFlow} {
+		if m.SourceType == p.String() {
+			m.Flow.Source.Protocol = p
+		}
 	}
 
 	metadata := root.member("metadata")
