@@ -7,6 +7,7 @@ package compare
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"testing"
 
 	"github.com/netsampler/goflow2/v2/decoders/netflowlegacy"
@@ -40,12 +41,12 @@ func BenchmarkV5Overflowd(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var dec netflow.Decoder
+	dec := netflow.NewDecoder(1)
 	selected := uint64(0)
 	emit := func(r *flow.Record) { selected += s.Take(r.Packets) }
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := dec.Decode(d, emit); err != nil {
+		if err := dec.Decode(netip.AddrPort{}, d, emit); err != nil {
 			b.Fatal(err)
 		}
 	}

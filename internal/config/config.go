@@ -16,21 +16,26 @@ import (
 	"strings"
 
 	"github.com/overflowd/overflowd/internal/sender"
+	"github.com/overflowd/overflowd/internal/source"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
 // Config is what the daemon runs with.
 type Config struct {
-	PcapFile  string         // "" if there is none, "-" for standard input
-	Listen    netip.AddrPort // not valid with PcapFile
-	Exporters []netip.Prefix // who may send flow export datagrams
-	Rate      float64        // chance of one packet to be selected
-	Seed      *[32]byte      // nil but for tests and demonstrations
+	PcapFile  string            // "" if there is none, "-" for standard input
+	Listen    netip.AddrPort    // not valid with PcapFile
+	Exporters []netip.Prefix    // who may send flow export datagrams
+	Intervals []source.Interval // of exporters that do not tell
+	Remember  int               // so many exporters
+	Status    string            // path of the status socket, "" for the usual one
+	Rate      float64           // chance of one packet to be selected
+	Seed      *[32]byte         // nil but for tests and demonstrations
 	SendUDP   bool
 	Private   []netip.Prefix // special-purpose addresses that may be notified all the same
 	StateDir  string
 	User      string // to become after the sockets are open, "" for none
 	Contact   tracer.Contact
+	Version   string // of the program
 }
 
 // ErrHelp: the command line asks for the help text.
@@ -40,6 +45,7 @@ var ErrHelp = flag.ErrHelp
 const Usage = `Usage: overflowd [flags]
        overflowd verify [--key KEY] [FILE...]
        overflowd key show|export|import|rotate [flags]
+       overflowd status [--json]
        overflowd version
 
 Overflowd watches flows and makes, for about one packet in a million, a signed
@@ -50,11 +56,17 @@ also go to the two addresses themselves.
 Where flows come from:
   -f, --pcapfile FILE     read flow export datagrams from a capture file (pcap or
                           pcapng; - is standard input) and exit
-  -u, --udpport PORT      receive flow export datagrams: NetFlow v1, v5, v7 (7777;
-                          what it does when no source is named)
+  -u, --udpport PORT      receive flow export datagrams: NetFlow v1, v5, v7 and v9,
+                          IPFIX, sFlow v5, whichever comes (7777; what it does
+                          when no source is named)
       --listen ADDR       address for -u (127.0.0.1)
       --exporter PREFIX   who may export to us; repeatable (loopback addresses;
                           must be given when --listen is another)
+      --sampling-interval N   exporters that do not tell their sampling interval
+                          look at 1 packet in N; as PREFIX=N for those of the
+                          prefix only; repeatable, the first that fits counts (1)
+      --max-exporters N   so many exporters (observation domains) are remembered,
+                          about 4 kB each (64)
 
 What is selected:
   -r, --rate RATE         chance of one packet to be selected, as 0.000001 or
@@ -74,6 +86,9 @@ Who you are:
       --asn NUMBER              your AS number
       --state DIR         where the signing key lives (root: /etc/overflowd;
                           others: $XDG_STATE_HOME/overflowd)
+      --status SOCKET     where "overflowd status" asks (root:
+                          /var/run/overflowd/status.sock; others:
+                          $XDG_RUNTIME_DIR/overflowd/status.sock; not with -f)
       --user NAME         become this user once the sockets are open (overflowd, if
                           started as root and there is such a user)
 
@@ -84,8 +99,8 @@ Who you are:
 // raw is the command line as it was written.
 type raw struct {
 	pcapFile, udpPort, listen, rate, seed, send, state, user string
-	email, identity, url, asn                                string
-	exporters, private                                       list
+	email, identity, url, asn, remember, status              string
+	exporters, private, intervals                            list
 }
 
 type list []string
@@ -123,6 +138,8 @@ func Parse(args []string) (*Config, error) {
 		{&r.seed, "", "seed", ""},
 		{&r.send, "", "send", ""},
 		{&r.user, "", "user", ""},
+		{&r.remember, "", "max-exporters", "64"},
+		{&r.status, "", "status", ""},
 		{&r.email, "", "contact-email", ""},
 		{&r.identity, "", "contact-identity", ""},
 		{&r.url, "", "contact-url", ""},
@@ -136,6 +153,7 @@ func Parse(args []string) (*Config, error) {
 	state := StateFlag(fs)
 	fs.Var(&r.exporters, "exporter", "")
 	fs.Var(&r.private, "private", "")
+	fs.Var(&r.intervals, "sampling-interval", "")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -147,7 +165,7 @@ func Parse(args []string) (*Config, error) {
 }
 
 func (r *raw) validate() (*Config, error) {
-	c := &Config{PcapFile: r.pcapFile, User: r.user}
+	c := &Config{PcapFile: r.pcapFile, User: r.user, Status: r.status}
 	if r.pcapFile != "" && r.udpPort != "" {
 		return nil, errors.New("--pcapfile and --udpport exclude each other")
 	}
@@ -176,6 +194,9 @@ func (r *raw) validate() (*Config, error) {
 			}
 			*p.prefixes = append(*p.prefixes, prefix)
 		}
+	}
+	if err := r.exporting(c); err != nil {
+		return nil, err
 	}
 	if r.pcapFile == "" {
 		if err := r.listener(c); err != nil {
@@ -220,6 +241,40 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
 	return p.Masked(), err
 }
+
+// maxRemember keeps the memory below 1 GB.
+const maxRemember = 100_000
+
+func (r *raw) exporting(c *Config) error {
+	n, err := strconv.ParseUint(r.remember, 10, 32)
+	if err != nil || n == 0 || n > maxRemember {
+		return fmt.Errorf("--max-exporters %q is not a number from 1 to %d", r.remember, maxRemember)
+	}
+	c.Remember = int(n)
+	for _, text := range r.intervals {
+		prefixes, number := []netip.Prefix{everyIPv4, everyIPv6}, text
+		if exporters, n, ok := strings.Cut(text, "="); ok {
+			prefix, err := parsePrefix(exporters)
+			if err != nil {
+				return fmt.Errorf("--sampling-interval %q does not begin with an address or a prefix as 192.0.2.0/24=100", text)
+			}
+			prefixes, number = []netip.Prefix{prefix}, n
+		}
+		n, err := strconv.ParseUint(number, 10, 32)
+		if err != nil || n == 0 {
+			return fmt.Errorf("--sampling-interval %q is not a number from 1 to 4294967295", text)
+		}
+		for _, p := range prefixes {
+			c.Intervals = append(c.Intervals, source.Interval{Exporters: p, N: uint32(n)})
+		}
+	}
+	return nil
+}
+
+var (
+	everyIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	everyIPv6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
 
 func (r *raw) listener(c *Config) error {
 	port := uint64(7777)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/overflowd/overflowd/internal/source"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
@@ -31,6 +32,9 @@ func TestBadOptionsAreNamedWithTheirValues(t *testing.T) {
 		{"--listen 0.0.0.0", "--exporter"}, {"--listen 192.0.2.1", "--exporter"}, {"--listen ::", "--exporter"},
 		{"--exporter 10.0.0.0/33", `--exporter "10.0.0.0/33"`}, {"--exporter fe80::1%eth0", `--exporter "fe80::1%eth0"`},
 		{"--private x", `--private "x"`},
+		{"--sampling-interval 0", `--sampling-interval "0"`}, {"--sampling-interval 192.0.2.1=x", `--sampling-interval "192.0.2.1=x"`},
+		{"--sampling-interval here=5", `--sampling-interval "here=5"`}, {"--sampling-interval 4294967296", "4294967295"},
+		{"--max-exporters 0", `--max-exporters "0"`}, {"--max-exporters 100001", "100000"},
 		{"--seed x", `--seed "x"`},
 		{"--send tcp " + contact, `--send "tcp"`}, {"--send , " + contact, `--send ","`}, {"--send udp,carrier-pigeon " + contact, `"carrier-pigeon"`},
 		{"--send udp", "contact"},
@@ -68,6 +72,9 @@ func TestGoodOptions(t *testing.T) {
 		{"-u 9500 --listen ::1", Config{Listen: netip.MustParseAddrPort("[::1]:9500"), Exporters: loopback, Rate: 1e-6}},
 		{"--listen 0.0.0.0 --exporter 10.1.2.3/8 --exporter 2001:db8::1", Config{Listen: netip.MustParseAddrPort("0.0.0.0:7777"),
 			Exporters: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")}, Rate: 1e-6}},
+		{"-f x.pcap --sampling-interval 192.0.2.1=100 --sampling-interval 7 --max-exporters 1000 --status /s/s", Config{PcapFile: "x.pcap", Rate: 1e-6,
+			Remember: 1000, Status: "/s/s", Intervals: []source.Interval{{Exporters: netip.MustParsePrefix("192.0.2.1/32"), N: 100},
+				{Exporters: netip.MustParsePrefix("0.0.0.0/0"), N: 7}, {Exporters: netip.MustParsePrefix("::/0"), N: 7}}}},
 		{"--send udp -r 0.001 --asn AS64500 --private 10.0.0.0/8 --user nobody", Config{Listen: listen, Exporters: loopback, Rate: 0.001,
 			SendUDP: true, Private: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, User: "nobody", Contact: tracer.Contact{ASN: 64500}}},
 		{"--contact-email abuse+x@sub.example.net --contact-identity Bücher+&+Co --contact-url https://example.net/a?b=c#d", Config{
@@ -82,6 +89,9 @@ func TestGoodOptions(t *testing.T) {
 		}
 		c.want.Contact.Email = strings.ReplaceAll(c.want.Contact.Email, " ", "+")
 		c.want.StateDir = "/s"
+		if c.want.Remember == 0 {
+			c.want.Remember = 64
+		}
 		got, err := Parse(append(args, "--state", "/s"))
 		if err != nil {
 			t.Errorf("%q: %v", c.args, err)
@@ -95,7 +105,7 @@ func TestGoodOptions(t *testing.T) {
 
 func TestEveryOptionIsInTheHelpAndTheOtherWayRound(t *testing.T) {
 	for _, option := range []string{"pcapfile", "udpport", "listen", "exporter", "rate", "seed", "send", "private",
-		"contact-email", "contact-identity", "contact-url", "asn", "state", "user"} {
+		"contact-email", "contact-identity", "contact-url", "asn", "state", "user", "sampling-interval", "max-exporters", "status"} {
 		if !strings.Contains(Usage, "--"+option+" ") {
 			t.Errorf("--%s is not in the help", option)
 		}

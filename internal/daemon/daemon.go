@@ -107,7 +107,9 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) (func(context
 	if err != nil {
 		return nil, err
 	}
-	d.feed = source.NewFeed(ctx, s, hits, c.PcapFile != "")
+	d.feed = source.NewFeed(ctx, source.Options{
+		Selector: s, Hits: hits, Wait: c.PcapFile != "", Exporters: c.Remember, Intervals: c.Intervals,
+	})
 	if c.PcapFile != "" {
 		file := os.Stdin
 		if c.PcapFile != "-" {
@@ -124,7 +126,7 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) (func(context
 	if err != nil {
 		return nil, err
 	}
-	d.log.Printf("listening for NetFlow v1, v5 and v7 on %s", udp.Addr())
+	d.log.Printf("listening for NetFlow, IPFIX and sFlow on %s", udp.Addr())
 	return func(ctx context.Context) error { return udp.Run(ctx, d.feed) }, nil
 }
 

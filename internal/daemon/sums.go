@@ -17,7 +17,7 @@ func (d *daemon) complain() {
 		if !d.said[r] && d.feed.Counters.Drops[r].Load() > 0 {
 			d.said[r] = true
 			if d.config.PcapFile == "" { // a file's sums follow soon
-				d.log.Printf("received a datagram %s; more of them are only counted", r)
+				d.log.Printf("received a %s %s; more of them are only counted", r.Noun(), r)
 			}
 		}
 	}
@@ -35,8 +35,15 @@ func (d *daemon) sums() {
 		c.Packets.Load(), c.Bytes.Load(), count(c.Hits.Load(), "record"))
 	for r := range source.Reasons {
 		if n := c.Drops[r].Load(); n > 0 {
-			d.log.Printf("%s: %s %s", from, count(n, "datagram"), r)
+			d.log.Printf("%s: %s %s", from, count(n, r.Noun()), r)
 		}
+	}
+	if n := c.Overrun.Load(); n > 0 {
+		d.log.Printf("%s: the system dropped %s, as reading did not keep up", from, count(n, "datagram"))
+	}
+	if n := c.Evicted.Load(); n > 0 {
+		d.log.Printf("%s: %s made room for others: there were more exporters than --max-exporters %d", from,
+			count(n, "template"), d.config.Remember)
 	}
 	if n := c.Lost.Load(); n > 0 {
 		d.log.Printf("%s lost, as signing did not keep up", count(n, "selected record"))

@@ -6,7 +6,10 @@
 // number of keys, must neither grow nor make work for the garbage collector.
 package lru
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"iter"
+)
 
 // none is no slot: the end of a chain.
 const none = -1
@@ -98,14 +101,15 @@ func (t *Table[K]) Put(key K) (slot int, outcome Outcome) {
 // Key returns the key of a slot that is in use.
 func (t *Table[K]) Key(slot int) K { return t.nodes[slot].key }
 
-// Oldest returns the slot that was not used for the longest time.
-func (t *Table[K]) Oldest() (slot int, ok bool) {
-	for i := t.nodes[t.newest].newer; ; i = t.nodes[i].newer {
-		if t.nodes[i].used {
-			return int(i), true
-		}
-		if i == t.newest {
-			return 0, false
+// FromOldest returns the slots in use, from the one that was not used for the
+// longest time. The table must not be changed meanwhile, but for removing the
+// last thing before a break.
+func (t *Table[K]) FromOldest() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := t.nodes[t.newest].newer; ; i = t.nodes[i].newer {
+			if t.nodes[i].used && !yield(int(i)) || i == t.newest {
+				return
+			}
 		}
 	}
 }

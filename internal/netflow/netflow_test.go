@@ -93,10 +93,13 @@ func (e exported) bytes() []byte {
 	return append(b, e.trailing...)
 }
 
+// exporter is where datagrams come from, if it does not matter.
+var exporter = netip.MustParseAddrPort("192.0.2.1:4000")
+
 func decode(b []byte) ([]flow.Record, error) {
-	var d Decoder
+	d := NewDecoder(4)
 	var got []flow.Record
-	err := d.Decode(b, func(r *flow.Record) { got = append(got, *r) })
+	err := d.Decode(exporter, b, func(r *flow.Record) { got = append(got, *r) })
 	return got, err
 }
 
@@ -126,14 +129,22 @@ func TestEveryFieldOfTheFixedVersionsIsRead(t *testing.T) {
 			return k
 		}
 		source := flow.Source{Protocol: flow.NetFlow, Version: uint8(version)}
-		known := fixedFields | flow.HasStart | flow.HasEnd
+		known := flow.HasPorts | flow.HasTOS | flow.HasTCPFlags | flow.HasPackets | flow.HasBytes | flow.HasStart | flow.HasEnd |
+			flow.HasIngress | flow.HasEgress
+		srcAS, dstAS := uint32(0), uint32(0)
+		if version != 1 {
+			known |= flow.HasAS
+			srcAS, dstAS = 64500, 64501
+		}
 		want := []flow.Record{
 			{Key: key("198.51.100.7", "203.0.113.9", 443, 50123, 6), Known: known, Source: source,
 				TOS: 0x28, TCPFlags: 0x1b, Interval: interval, Packets: 3, Bytes: 180,
-				Start: 1_699_999_990_500, End: 1_699_999_996_000},
+				Start: 1_699_999_990_500, End: 1_699_999_996_000,
+				Ingress: 11, Egress: 12, SrcAS: srcAS, DstAS: dstAS},
 			{Key: key("198.51.100.8", "203.0.113.10", 0, 0x0800, 1), Known: known, Source: source,
 				Interval: interval, Packets: 1<<32 - 1, Bytes: 1<<32 - 2,
-				Start: 1_699_999_900_500, End: 1_700_000_000_500},
+				Start: 1_699_999_900_500, End: 1_700_000_000_500,
+				Ingress: 11, Egress: 12, SrcAS: srcAS, DstAS: dstAS},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("v%d (-want +got):\n%s", version, diff)
@@ -154,7 +165,7 @@ func TestBadDatagramsAreNamedAndLoseNoWholeRecord(t *testing.T) {
 		{"a version alone", []byte{0, 5}, 0, ErrShort},
 		{"a header one byte short", whole[:23], 0, ErrShort},
 		{"a v1 header one byte short", exported{version: 1}.bytes()[:15], 0, ErrShort},
-		{"version 9", append([]byte{0, 9}, whole[2:]...), 0, ErrVersion},
+		{"version 8", append([]byte{0, 8}, whole[2:]...), 0, ErrVersion},
 		{"version 1280, a 5 in the wrong byte order", append([]byte{5, 0}, whole[2:]...), 0, ErrVersion},
 		{"a count of zero", exported{version: 5, records: twoRecords}.bytes(), 0, ErrEmpty},
 		{"65,535 records claimed in 24 bytes", exported{version: 5, count: 65535}.bytes(), 0, ErrCount},
@@ -219,11 +230,11 @@ func TestTheSamplingIntervalIsTheLowerFourteenBits(t *testing.T) {
 }
 
 func TestARecordHoldsNothingOfThoseBefore(t *testing.T) {
-	var d Decoder
+	d := NewDecoder(4)
 	var got flow.Record
 	emit := func(r *flow.Record) { got = *r }
-	d.Decode(exported{version: 5, count: -1, seconds: 1, sampling: 7, records: twoRecords}.bytes(), emit)
-	d.Decode(exported{version: 1, count: -1, records: twoRecords[1:]}.bytes(), emit)
+	d.Decode(exporter, exported{version: 5, count: -1, seconds: 1, sampling: 7, records: twoRecords}.bytes(), emit)
+	d.Decode(exporter, exported{version: 1, count: -1, records: twoRecords[1:]}.bytes(), emit)
 	fresh, _ := decode(exported{version: 1, count: -1, records: twoRecords[1:]}.bytes())
 	if diff := cmp.Diff(fresh[0], got); diff != "" {
 		t.Errorf("(-fresh decoder +used one):\n%s", diff)
@@ -232,10 +243,10 @@ func TestARecordHoldsNothingOfThoseBefore(t *testing.T) {
 
 func TestDecodingDoesNotAllocate(t *testing.T) {
 	b := exported{version: 5, count: -1, records: twoRecords}.bytes()
-	var d Decoder
+	d := NewDecoder(4)
 	n := 0
 	emit := func(*flow.Record) { n++ }
-	if allocs := testing.AllocsPerRun(100, func() { d.Decode(b, emit) }); allocs != 0 {
+	if allocs := testing.AllocsPerRun(100, func() { d.Decode(exporter, b, emit) }); allocs != 0 {
 		t.Errorf("%v allocations", allocs)
 	}
 	if n != 2*101 {

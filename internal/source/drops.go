@@ -11,33 +11,54 @@ import (
 // Reason why something that came in, or a part of it, gave no record.
 type Reason uint8
 
-// Reasons, of datagrams first.
 const (
-	Stranger   Reason = iota // the sender is not among the exporters
-	Version                  // not a flow protocol that is read here
-	Short                    // shorter than its header
-	Empty                    // promises no records
-	Cut                      // promises more records than it holds
-	Unreadable               // a captured frame that is damaged
-	Foreign                  // a captured frame that is no UDP datagram
-	Fragment                 // a captured fragment of an IP packet
-	LinkType                 // captured on a link type that is not read here
+	// Of datagrams.
+	Stranger Reason = iota // the sender is not among the exporters
+	Version                // not a flow protocol that is read here
+	Short                  // shorter than its header
+	Empty                  // promises no records
+	Cut                    // promises more than it holds
+	BadSet                 // a set or sample of an impossible length
+	// Of parts of datagrams.
+	NoTemplate  // data whose template did not come
+	BadTemplate // a template that is refused
+	NoFlow      // a record that tells no flow
+	NoCount     // a record that tells no number of packets
+	// Of captured frames.
+	Unreadable // damaged
+	Foreign    // no UDP datagram
+	Fragment   // a fragment of an IP packet
+	LinkType   // captured on a link type that is not read here
 	Reasons
 )
 
-var reasonTexts = [Reasons]string{
-	"from an address that is not among the exporters",
-	"not NetFlow v1, v5 or v7",
-	"shorter than the header of its version",
-	"without records",
-	"with fewer whole records than the header promises (the whole ones were read)",
-	"damaged below UDP",
-	"not UDP",
-	"a fragment of an IP packet",
-	"of a link type that is not read",
+// reasons are their names, for programs, and what they mean: so many of a noun
+// that are so.
+var reasons = [Reasons]struct{ name, noun, text string }{
+	{"stranger", "datagram", "from an address that is not among the exporters"},
+	{"version", "datagram", "of no flow protocol that is read"},
+	{"short", "datagram", "shorter than the header of its version"},
+	{"empty", "datagram", "without records"},
+	{"cut", "datagram", "with less than the header promises (what is whole was read)"},
+	{"bad_set", "datagram", "with a set or sample of an impossible length (what is whole was read)"},
+	{"no_template", "data set", "whose template did not come"},
+	{"bad_template", "template", "refused"},
+	{"no_flow", "record", "without the addresses of a flow"},
+	{"no_count", "record", "without a number of packets"},
+	{"unreadable", "frame", "damaged below UDP"},
+	{"foreign", "frame", "not UDP"},
+	{"fragment", "frame", "with a fragment of an IP packet"},
+	{"link_type", "frame", "of a link type that is not read"},
 }
 
-func (r Reason) String() string { return reasonTexts[r] }
+// Name returns the word that stands for the reason in the status.
+func (r Reason) Name() string { return reasons[r].name }
+
+// Noun returns what was dropped: a datagram, a part of one, or a frame.
+func (r Reason) Noun() string { return reasons[r].noun }
+
+// String returns what is said behind the noun.
+func (r Reason) String() string { return reasons[r].text }
 
 // reasonOf names a decoder's error.
 func reasonOf(err error) Reason {
@@ -48,6 +69,16 @@ func reasonOf(err error) Reason {
 		return Empty
 	case errors.Is(err, netflow.ErrCount):
 		return Cut
+	case errors.Is(err, netflow.ErrSet):
+		return BadSet
 	}
 	return Version
+}
+
+// dropReasons are those of what the decoder drops of a datagram.
+var dropReasons = [netflow.Drops]Reason{
+	netflow.NoTemplate:  NoTemplate,
+	netflow.BadTemplate: BadTemplate,
+	netflow.NoFlow:      NoFlow,
+	netflow.NoCount:     NoCount,
 }

@@ -9,6 +9,7 @@ package source
 import (
 	"context"
 	"math"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/overflowd/overflowd/internal/flow"
@@ -30,45 +31,109 @@ type Counters struct {
 	Bytes     atomic.Uint64 // likewise; layer 3
 	Hits      atomic.Uint64 // records of which packets were selected
 	Lost      atomic.Uint64 // hits that found the queue to the cold side full
+	Overrun   atomic.Uint64 // datagrams that the kernel dropped, as we did not keep up
+	Evicted   atomic.Uint64 // observation domains and templates that made room for others
 	Drops     [Reasons]atomic.Uint64
 }
 
-// A Feed takes flow export datagrams to the selector. It belongs to one
-// goroutine; its Counters do not.
-type Feed struct {
-	Counters Counters
-
-	decoder  netflow.Decoder
-	selector *selector.Selector
-	emit     func(*flow.Record)
-
-	ctx  context.Context
-	hits chan<- Hit
-	wait bool
-
-	records, packets, bytes uint64 // of the datagram at hand
+// Options of a Feed.
+type Options struct {
+	Selector *selector.Selector
+	// Hits is where they go; the caller owns it. If the feed may Wait, it blocks
+	// while the channel is full, until the context is done: a file can wait. The
+	// others drop the hit and count it.
+	Hits chan<- Hit
+	Wait bool
+	// Exporters is how many are remembered, at least 1: their templates, their
+	// sampling, their counters.
+	Exporters int
+	// Intervals are the sampling intervals of exporters that do not tell. The
+	// first that holds the exporter's address counts.
+	Intervals []Interval
 }
 
-// NewFeed returns a feed whose hits go to the channel, which the caller owns.
-// A feed that may wait blocks while the channel is full, until ctx is done: a
-// file can wait. The others drop the hit and count it.
-func NewFeed(ctx context.Context, s *selector.Selector, hits chan<- Hit, wait bool) *Feed {
-	f := &Feed{selector: s, ctx: ctx, hits: hits, wait: wait}
+// An Interval is the sampling interval of exporters: 1 packet in N.
+type Interval struct {
+	Exporters netip.Prefix
+	N         uint32
+}
+
+// A Feed takes flow export datagrams to the selector. It belongs to one
+// goroutine; its Counters and Exporters do not.
+type Feed struct {
+	Counters  Counters
+	Exporters *Exporters
+
+	o       Options
+	ctx     context.Context
+	netflow *netflow.Decoder
+	emit    func(*flow.Record)
+	dropped [netflow.Drops]uint64 // of the decoder, before the datagram at hand
+	evicted uint64                // likewise
+
+	// Of the datagram at hand.
+	from                    netip.Addr
+	records, packets, bytes uint64
+	entry                   *entry
+}
+
+// NewFeed returns a feed.
+func NewFeed(ctx context.Context, o Options) *Feed {
+	f := &Feed{o: o, ctx: ctx, netflow: netflow.NewDecoder(o.Exporters), Exporters: newExporters(o.Exporters)}
 	f.emit = f.record
 	return f
 }
 
-// receive takes one flow export datagram and counts what is wrong with it. It
-// keeps nothing of the datagram.
-func (f *Feed) receive(b []byte) {
-	err := f.decoder.Decode(b, f.emit)
+// receive takes one flow export datagram, which came from that address and port
+// at that time, in Unix seconds, and counts what is wrong with it. It keeps
+// nothing of the datagram.
+func (f *Feed) receive(from netip.AddrPort, now int64, b []byte) {
+	if from.Addr() != f.from || f.entry == nil {
+		f.from = from.Addr()
+		f.entry = f.Exporters.of(f.from)
+		f.netflow.Interval = f.intervalOf(f.from)
+	}
+	f.entry.last.Store(now)
+	err := f.netflow.Decode(from, b, f.emit)
 	f.flush()
 	if err != nil {
-		f.Counters.Drops[reasonOf(err)].Add(1)
+		f.drop(reasonOf(err), 1)
 	}
-	if err == nil || err == netflow.ErrCount {
-		f.Counters.Datagrams.Add(1)
+	if err == nil || err == netflow.ErrCount || err == netflow.ErrSet {
+		add(&f.Counters.Datagrams, 1)
+		add(&f.entry.datagrams, 1)
 	}
+	if f.dropped != f.netflow.Dropped {
+		for i, n := range f.netflow.Dropped {
+			f.drop(dropReasons[i], n-f.dropped[i])
+		}
+		f.dropped = f.netflow.Dropped
+	}
+	if n := f.netflow.Evicted(); n != f.evicted {
+		f.evicted = n
+		f.Counters.Evicted.Store(n)
+	}
+}
+
+// finish counts what was held back and will never be read.
+func (f *Feed) finish() {
+	add(&f.Counters.Drops[NoTemplate], f.netflow.Held())
+}
+
+func (f *Feed) drop(r Reason, n uint64) {
+	if n != 0 {
+		add(&f.Counters.Drops[r], n)
+		add(&f.entry.drops[r], n)
+	}
+}
+
+func (f *Feed) intervalOf(a netip.Addr) uint32 {
+	for i := range f.o.Intervals {
+		if f.o.Intervals[i].Exporters.Contains(a) {
+			return f.o.Intervals[i].N
+		}
+	}
+	return 0
 }
 
 func (f *Feed) record(r *flow.Record) {
@@ -77,15 +142,23 @@ func (f *Feed) record(r *flow.Record) {
 		packets, bytes = scale(packets, r.Interval), scale(bytes, r.Interval)
 	}
 	f.records++
-	f.packets += packets
-	f.bytes += bytes
-	if k := f.selector.Take(packets); k != 0 {
+	if packets|bytes < most {
+		f.packets += packets
+		f.bytes += bytes
+	} else {
+		f.packets += min(packets, most)
+		f.bytes += min(bytes, most)
+	}
+	if k := f.o.Selector.Take(packets); k != 0 {
 		f.hit(r, k)
 	}
 }
 
-// scale multiplies a count, of at most 2^32 in the fixed versions, by a
-// sampling interval and saturates.
+// most is the largest count of a record that is added up, so that those of one
+// datagram cannot overflow: exporters can claim any number.
+const most = 1 << 50
+
+// scale multiplies a count by a sampling interval and saturates.
 func scale(n uint64, interval uint32) uint64 {
 	if n > math.MaxUint64/uint64(interval) {
 		return math.MaxUint64
@@ -93,32 +166,55 @@ func scale(n uint64, interval uint32) uint64 {
 	return n * uint64(interval)
 }
 
+// sum adds two counts and saturates.
+func sum(a, b uint64) uint64 {
+	if a > math.MaxUint64-b {
+		return math.MaxUint64
+	}
+	return a + b
+}
+
+// add is for counters with one writer: it is cheaper than an atomic addition.
+func add(c *atomic.Uint64, n uint64) {
+	if n != 0 {
+		c.Store(sum(c.Load(), n))
+	}
+}
+
 func (f *Feed) hit(r *flow.Record, k uint64) {
 	f.flush() // what the sender may spend must not lag behind the hit
-	f.Counters.Hits.Add(1)
+	add(&f.Counters.Hits, 1)
 	h := Hit{Record: *r, Selected: k}
 	select {
-	case f.hits <- h:
+	case f.o.Hits <- h:
 		return
 	default:
 	}
-	if f.wait {
+	if f.o.Wait {
 		select {
-		case f.hits <- h:
+		case f.o.Hits <- h:
 			return
 		case <-f.ctx.Done():
 		}
 	}
-	f.Counters.Lost.Add(1)
+	add(&f.Counters.Lost, 1)
 }
 
 // flush adds to the shared counters once a datagram: an atomic addition a
 // record would cost more than its decoding.
 func (f *Feed) flush() {
-	if f.records != 0 {
-		f.Counters.Records.Add(f.records)
-		f.Counters.Packets.Add(f.packets)
-		f.Counters.Bytes.Add(f.bytes)
-		f.records, f.packets, f.bytes = 0, 0, 0
+	if f.records == 0 {
+		return
 	}
+	add(&f.Counters.Records, f.records)
+	add(&f.Counters.Packets, f.packets)
+	add(&f.Counters.Bytes, f.bytes)
+	e := f.entry
+	add(&e.records, f.records)
+	add(&e.packets, f.packets)
+	add(&e.bytes, f.bytes)
+	r := f.netflow.Last()
+	e.source.Store(uint32(r.Source.Protocol)<<8 | uint32(r.Source.Version))
+	e.interval.Store(r.Interval)
+	f.records, f.packets, f.bytes = 0, 0, 0
 }

@@ -20,15 +20,16 @@ func ReadFile(ctx context.Context, r io.Reader, f *Feed) error {
 	if err != nil {
 		return err
 	}
+	defer f.finish()
 	var p pcapfile.Packet
 	var d packet.Datagram
 	for n := 0; ; n++ {
 		end := file.Next(&p)
 		if end == nil || len(p.Data) > 0 && errors.Is(end, pcapfile.ErrTruncated) {
 			if err := packet.ParseUDP(p.LinkType, p.Data, &d); err != nil {
-				f.Counters.Drops[frameReason(err)].Add(1)
+				add(&f.Counters.Drops[frameReason(err)], 1)
 			} else {
-				f.receive(d.Payload)
+				f.receive(d.Src, p.Time/1e9, d.Payload)
 			}
 		}
 		if end == io.EOF {

@@ -23,6 +23,13 @@ import (
 	"github.com/overflowd/overflowd/internal/selector"
 )
 
+// exporter is where datagrams come from, if it does not matter.
+var exporter = netip.MustParseAddrPort("192.0.2.1:2055")
+
+func newFeed(s *selector.Selector, hits chan<- Hit, wait bool) *Feed {
+	return NewFeed(context.Background(), Options{Selector: s, Hits: hits, Wait: wait, Exporters: 8})
+}
+
 // read reads a capture file with a rate of 1 and returns all records.
 func read(t testing.TB, file string) (*Feed, []flow.Record, error) {
 	f, err := os.Open(file)
@@ -35,7 +42,7 @@ func read(t testing.TB, file string) (*Feed, []flow.Record, error) {
 		t.Fatal(err)
 	}
 	hits := make(chan Hit, 1<<17)
-	feed := NewFeed(context.Background(), s, hits, true)
+	feed := newFeed(s, hits, true)
 	err = ReadFile(context.Background(), f, feed)
 	close(hits)
 	var records []flow.Record
@@ -169,7 +176,7 @@ func TestTheMeanNumberOfTracersOverSeeds(t *testing.T) {
 	for seed := range seeds {
 		s, _ := selector.NewSeeded(1e-5, [32]byte{byte(seed), 1})
 		hits := make(chan Hit, 1000)
-		ReadFile(context.Background(), bytes.NewReader(file), NewFeed(context.Background(), s, hits, true))
+		ReadFile(context.Background(), bytes.NewReader(file), newFeed(s, hits, true))
 		close(hits)
 		for h := range hits {
 			total += h.Selected
@@ -195,14 +202,14 @@ func TestOnlyListedExportersAreHeard(t *testing.T) {
 		s, _ := selector.New(1)
 		hits := make(chan Hit, 16)
 		ctx, cancel := context.WithCancel(context.Background())
-		feed := NewFeed(ctx, s, hits, false)
+		feed := newFeed(s, hits, false)
 		done := make(chan error)
 		go func() { done <- u.Run(ctx, feed) }()
 		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(u.Addr()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		bad := []byte{0, 9, 0, 1}
+		bad := []byte{0, 8, 0, 1}
 		for _, b := range [][]byte{nil, bad, datagram[:30], datagram} { // bad ones before lose nothing
 			if _, err := conn.Write(b); err != nil {
 				t.Fatal(err)
@@ -239,8 +246,8 @@ func v5(n int) []byte {
 func TestAFullQueueDropsAndCountsForTheWireAndWaitsForAFile(t *testing.T) {
 	s, _ := selector.New(1)
 	hits := make(chan Hit, 2)
-	live := NewFeed(context.Background(), s, hits, false)
-	live.receive(v5(5))
+	live := newFeed(s, hits, false)
+	live.receive(exporter, 0, v5(5))
 	if live.Counters.Lost.Load() != 3 || live.Counters.Hits.Load() != 5 || live.Counters.Bytes.Load() != 500 {
 		t.Errorf("%d lost of %d", live.Counters.Lost.Load(), live.Counters.Hits.Load())
 	}
@@ -253,8 +260,8 @@ func TestAFullQueueDropsAndCountsForTheWireAndWaitsForAFile(t *testing.T) {
 		}
 		close(done)
 	}()
-	file := NewFeed(context.Background(), s, slow, true)
-	file.receive(v5(30))
+	file := newFeed(s, slow, true)
+	file.receive(exporter, 0, v5(30))
 	close(slow)
 	if <-done; got != 30 || file.Counters.Lost.Load() != 0 {
 		t.Errorf("%d of 30, %d lost", got, file.Counters.Lost.Load())
@@ -264,9 +271,9 @@ func TestAFullQueueDropsAndCountsForTheWireAndWaitsForAFile(t *testing.T) {
 func TestFeedingDoesNotAllocate(t *testing.T) {
 	s, _ := selector.New(0.01)
 	hits := make(chan Hit, 1)
-	f := NewFeed(context.Background(), s, hits, false)
+	f := newFeed(s, hits, false)
 	b := v5(30)
-	if allocs := testing.AllocsPerRun(1000, func() { f.receive(b) }); allocs != 0 {
+	if allocs := testing.AllocsPerRun(1000, func() { f.receive(exporter, 0, b) }); allocs != 0 {
 		t.Errorf("%v allocations", allocs)
 	}
 	if f.Counters.Hits.Load() == 0 {
@@ -276,11 +283,11 @@ func TestFeedingDoesNotAllocate(t *testing.T) {
 
 func BenchmarkFeedV5(b *testing.B) {
 	s, _ := selector.New(1e-6)
-	f := NewFeed(context.Background(), s, make(chan Hit, 1), false)
+	f := newFeed(s, make(chan Hit, 1), false)
 	datagram := v5(30)
 	b.ReportAllocs()
 	for b.Loop() {
-		f.receive(datagram)
+		f.receive(exporter, 0, datagram)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(30*b.N), "ns/record")
 }

@@ -8,11 +8,21 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 )
 
-// receiveBuffer is what the kernel is asked to hold for us while we are busy.
-// It may give less (net.core.rmem_max).
+// receiveBuffer is what the kernel is asked to hold for us while we are busy, in
+// bytes. It may give less (net.core.rmem_max), unless we are root.
 const receiveBuffer = 4 << 20
+
+// largest is one byte more than the largest datagram there is.
+const largest = 65536
+
+// rest is how long the source lets datagrams gather before it reads them
+// together, when it has read all there were: waking up for each would cost more
+// than decoding it. At 40,000 datagrams a second 80 of them gather; Linux'
+// default buffer holds 180.
+const rest = 2 * time.Millisecond
 
 // A UDP source receives datagrams from exporters.
 type UDP struct {
@@ -27,7 +37,7 @@ func ListenUDP(addr netip.AddrPort, exporters []netip.Prefix) (*UDP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receive flow export datagrams: %w", err)
 	}
-	conn.SetReadBuffer(receiveBuffer) // as much as the kernel gives
+	enlarge(conn)
 	return &UDP{conn, exporters}, nil
 }
 
@@ -45,10 +55,14 @@ func (u *UDP) Run(ctx context.Context, f *Feed) error {
 			u.conn.Close()
 		}
 	}()
-	// One byte more than the largest datagram there is.
-	buf := make([]byte, 65536)
+	r, err := newReceiver(u.conn)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	defer f.finish()
 	for {
-		n, from, err := u.conn.ReadFromUDPAddrPort(buf)
+		n, err := r.wait()
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -57,11 +71,21 @@ func (u *UDP) Run(ctx context.Context, f *Feed) error {
 		case err != nil:
 			continue // of an earlier datagram, as an ICMP error: the socket lives on
 		}
-		if !u.allowed(from.Addr().Unmap()) {
-			f.Counters.Drops[Stranger].Add(1)
-			continue
+		now := time.Now().Unix()
+		for i := range n {
+			from, b := r.datagram(i)
+			if !u.allowed(from.Addr()) {
+				add(&f.Counters.Drops[Stranger], 1)
+				continue
+			}
+			f.receive(from, now, b)
 		}
-		f.receive(buf[:n])
+		if overrun := r.overrun(now); overrun != 0 {
+			f.Counters.Overrun.Store(overrun)
+		}
+		if n < r.most() {
+			time.Sleep(rest)
+		}
 	}
 }
 

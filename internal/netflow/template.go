@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package netflow
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/overflowd/overflowd/internal/flow"
+)
+
+// Limits of one template. Real ones have up to about 100 fields.
+const (
+	maxFields = 512
+	// maxRecord is more than any datagram can carry.
+	maxRecord = 65535 - 20
+	// maxOps are the fields of use, and the runs of fields of variable length.
+	maxOps = 64
+	// variable is the length of a field that each record tells (RFC 7011,
+	// section 7).
+	variable = 0xffff
+)
+
+// An op takes one field out of a record: size bytes at off go to the slot. Both
+// count from the last field of variable length before, or from the record's
+// begin. If the size is skip, it is a run of fields of variable length at off,
+// as many as slot says.
+type op struct {
+	off  uint16
+	slot slot
+	size uint8
+}
+
+const skip = 0xff
+
+// A template says how a data record lies in its bytes, compiled to what we read
+// of it. It is free of pointers.
+type template struct {
+	definition                                           uint64 // hash of what it was compiled from
+	domain                                               uint64 // number of the domain it belongs to
+	slot                                                 int    // of that domain, while it has it
+	fields                                               slotSet
+	known                                                flow.Field // by the forward and by the reverse record
+	backKnown                                            flow.Field
+	size                                                 uint16 // bytes of the shortest record
+	options                                              bool   // its records are options data, and of no flow
+	byInterface                                          bool   // its options data are about an interface
+	variable                                             bool   // has fields of variable length
+	flow                                                 bool   // has the addresses of a flow
+	counted                                              bool   // has the number of packets
+	biflow                                               bool
+	initiator                                            bool        // counts from the initiator of a connection
+	icmp                                                 bool        // has type and code
+	sampled                                              bool        // each record tells its interval
+	family                                               flow.Family // 0: each record tells
+	dscp, backDSCP                                       bool
+	startUnit, endUnit, durationUnit, backStart, backEnd unit
+	// Without fields of variable length, the ops stand by their size: those of
+	// 4 bytes up to ends[0], then of 2, 1, 8 and 16 bytes, then the others.
+	ends [6]uint8
+	ops  [maxOps]op
+}
+
+// A definition is the body of a template record: its fields, scope first.
+type definition struct {
+	fields     []byte // 4 bytes each, 8 with an enterprise number
+	count      int    // of the fields
+	scope      int    // of the first ones
+	options    bool
+	enterprise bool // the upper bit of a field's type says that a number follows: IPFIX
+}
+
+// field is the best that a definition has for a slot.
+type field struct {
+	element
+	off, size uint16
+	variables int // fields of variable length before it
+	set       bool
+}
+
+// compile fills in the template. It returns false if the definition is refused:
+// no fields or too many, or records of no bytes or too many.
+func (d *definition) compile(t *template) bool {
+	if d.count == 0 || d.count > maxFields {
+		return false
+	}
+	*t = template{options: d.options}
+	var best [slots]field
+	var gaps [maxFields]uint16 // bytes before each field of variable length since the one before
+	variables, off, size := 0, 0, 0
+	b := d.fields
+	for i := range d.count {
+		id, length := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+		b = b[4:]
+		e := element{}
+		switch {
+		case d.enterprise && id&0x8000 != 0:
+			if binary.BigEndian.Uint32(b) == reversePEN {
+				e = reverseOf(id & 0x7fff)
+			}
+			b = b[4:]
+		case i < d.scope && !d.enterprise:
+			// RFC 3954, section 6.1, numbers the scopes by itself.
+			if id == 2 {
+				e = element{slot: ingress}
+			}
+		default:
+			e = elementOf(id)
+		}
+		if i < d.scope && e.slot == ingress {
+			t.byInterface = true
+		}
+		if length == variable && d.enterprise {
+			gaps[variables] = uint16(off)
+			variables++
+			size += off + 1
+			off = 0
+			continue
+		}
+		if f := &best[e.slot]; e.fits(length) && (!f.set || e.rank < f.rank) {
+			*f = field{element: e, off: uint16(off), size: uint16(length), variables: variables, set: true}
+		}
+		if off += length; size+off > maxRecord {
+			return false
+		}
+	}
+	if size += off; size == 0 || size > maxRecord {
+		return false
+	}
+	t.size, t.variable = uint16(size), variables > 0
+	for s := range best {
+		if best[s].set && t.wants(slot(s)) {
+			t.fields |= 1 << s
+		}
+	}
+	t.describe(&best)
+	return t.arrange(&best, gaps[:variables])
+}
+
+// wants tells whether a slot of the template is of use.
+func (t *template) wants(s slot) bool {
+	return !t.options || s >= selectorID || s == bootTime || s == ingress && t.byInterface
+}
+
+// arrange puts the ops in the order in which they are carried out. It returns
+// false if there are too many.
+func (t *template) arrange(best *[slots]field, gaps []uint16) bool {
+	n := 0
+	add := func(o op) {
+		if n < maxOps {
+			t.ops[n] = o
+		}
+		n++
+	}
+	for v := 0; v <= len(gaps); v++ {
+		for s := range best {
+			if f := &best[s]; f.variables == v && t.fields.has(slot(s)) {
+				add(op{f.off, slot(s), uint8(f.size)})
+			}
+		}
+		if v == len(gaps) {
+			break
+		}
+		if n > 0 && n <= maxOps && gaps[v] == 0 && t.ops[n-1].size == skip {
+			if t.ops[n-1].slot++; t.ops[n-1].slot < 255 {
+				continue
+			}
+			t.ops[n-1].slot--
+		}
+		add(op{gaps[v], 1, skip})
+	}
+	if n > maxOps {
+		return false
+	}
+	if t.variable {
+		t.ends = [6]uint8{5: uint8(n)}
+		return true
+	}
+	group := func(o op) int {
+		switch o.size {
+		case 4:
+			if o.slot == probability {
+				return 5 // a float
+			}
+			return 0
+		case 2:
+			return 1
+		case 1:
+			return 2
+		case 8:
+			return 3
+		case 16:
+			return 4
+		}
+		return 5
+	}
+	slices.SortStableFunc(t.ops[:n], func(a, b op) int { return group(a) - group(b) })
+	for _, o := range t.ops[:n] {
+		for g := group(o); g < len(t.ends); g++ {
+			t.ends[g]++
+		}
+	}
+	return true
+}
+
+// describe fills in what is static of the template's records.
+func (t *template) describe(best *[slots]field) {
+	has := t.fields
+	for s := range slots {
+		switch {
+		case !has.has(s):
+		case s < backPackets:
+			t.known |= knownBy[s]
+		default:
+			t.backKnown |= knownBy[s]
+		}
+	}
+	v4, v6 := has.hasAll(src4, dst4), has.hasAll(src6, dst6)
+	switch {
+	case v4 && !v6:
+		t.family = flow.IPv4
+	case v6 && !v4:
+		t.family = flow.IPv6
+	}
+	t.flow = (v4 || v6) && !t.options
+	if has.hasAll(srcPort, dstPort) {
+		t.known |= flow.HasPorts
+	}
+	if has.hasAll(translatedSrcPort, translatedDstPort) {
+		t.known |= flow.HasTranslatedPorts
+	}
+	t.icmp = has.has(icmp) || has.hasAll(icmpType, icmpCode)
+	t.biflow = has.has(backPackets)
+	t.initiator = has.has(packets) && best[packets].rank == elementOf(298).rank
+	t.counted = has.has(packets) || t.biflow
+	t.sampled = has.has(spacedInterval) || has.hasAll(sampleSize, samplePopulation) || has.has(probability) || has.has(interval)
+	t.startUnit, t.endUnit, t.durationUnit = best[start].unit, best[end].unit, best[duration].unit
+	t.backStart, t.backEnd = best[backStart].unit, best[backEnd].unit
+	t.dscp, t.backDSCP = best[tos].unit == dscp, best[backTOS].unit == dscp
+}
