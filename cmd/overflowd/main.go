@@ -64,6 +64,8 @@ func dispatch(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 			return verify(args[1:], stdin, stdout)
 		case "key":
 			return key(args[1:], stdin, stdout)
+		case "status":
+			return status(args[1:], stdout)
 		case "version", "--version", "-version":
 			_, err := fmt.Fprintf(stdout, "overflowd %s\n", version)
 			return err
@@ -73,6 +75,7 @@ func dispatch(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err != nil {
 		return usage{err}
 	}
+	c.Version = version
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return daemon.Run(ctx, c, stdout, log.New(stderr, "overflowd: ", 0))

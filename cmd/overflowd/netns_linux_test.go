@@ -176,6 +176,12 @@ func runHelper(args []string) error {
 // TestBothEndsOfAFlowGetATracer is the whole way: real traffic, a real exporter,
 // the program, and a listener at each end.
 func TestBothEndsOfAFlowGetATracer(t *testing.T) {
+	t.Run("NetFlow v5", func(t *testing.T) { bothEnds(t, "5", "45.83.0.2", "91.200.16.2") })
+	t.Run("NetFlow v9, IPv6", func(t *testing.T) { bothEnds(t, "9", "2600::2", "2a00::2") })
+	t.Run("IPFIX, IPv6", func(t *testing.T) { bothEnds(t, "10", "2600::2", "2a00::2") })
+}
+
+func bothEnds(t *testing.T, version, source, destination string) {
 	l := newLab(t)
 	src, dst := l.helper(l.src, "listen"), l.helper(l.dst, "listen")
 	for _, s := range []*bufio.Scanner{src, dst} {
@@ -191,14 +197,14 @@ func TestBothEndsOfAFlowGetATracer(t *testing.T) {
 	if err := os.Chmod(open, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	state := filepath.Join(open, "state")
+	state, socket := filepath.Join(open, "state"), filepath.Join(open, "socket")
 	program := filepath.Join(t.TempDir(), "overflowd")
 	l.run("go", "build", "-o", program, ".")
 	var stdout, stderr bytes.Buffer
 	daemon := l.start(l.router, &stdout, &stderr, program, "-u", "7777", "-r", "1/1000", "--send", "udp", "--state", state,
-		"--contact-email", "abuse@example.net", "--user", "nobody")
+		"--contact-email", "abuse@example.net", "--user", "nobody", "--status", socket)
 	ctl := filepath.Join(t.TempDir(), "ctl")
-	l.start(l.router, io.Discard, io.Discard, "softflowd", "-d", "-i", "to-"+l.src[:3], "-n", "127.0.0.1:7777", "-v", "5",
+	l.start(l.router, io.Discard, io.Discard, "softflowd", "-d", "-i", "to-"+l.src[:3], "-n", "127.0.0.1:7777", "-v", version,
 		"-t", "maxlife=1", "-t", "expint=1", "-c", ctl, "-p", filepath.Join(t.TempDir(), "pid"))
 	for range 100 {
 		if _, err := os.Stat(ctl); err == nil {
@@ -206,7 +212,7 @@ func TestBothEndsOfAFlowGetATracer(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	blast := l.helper(l.src, "blast", "91.200.16.2:9999")
+	blast := l.helper(l.src, "blast", net.JoinHostPort(destination, "9999"))
 	if !blast.Scan() || blast.Text() != "done" {
 		t.Fatal("no traffic")
 	}
@@ -214,7 +220,7 @@ func TestBothEndsOfAFlowGetATracer(t *testing.T) {
 		s    *bufio.Scanner
 		addr string
 		ttl  int
-	}{"source": {src, "45.83.0.2", 255}, "destination": {dst, "91.200.16.2", 254}} {
+	}{"source": {src, source, 255}, "destination": {dst, destination, 254}} {
 		if !c.s.Scan() {
 			daemon.Process.Signal(syscall.SIGTERM)
 			daemon.Wait()
@@ -236,13 +242,17 @@ func TestBothEndsOfAFlowGetATracer(t *testing.T) {
 			t.Fatalf("%s: %v", end, err)
 		}
 		f := &m.Flow
-		if ttl != c.ttl || m.To.String() != c.addr || f.SrcAddr().String() != "45.83.0.2" || f.DstAddr().String() != "91.200.16.2" ||
+		if ttl != c.ttl || m.To.String() != c.addr || f.SrcAddr().String() != source || f.DstAddr().String() != destination ||
 			f.DstPort != 9999 || m.Contact.Email != "abuse@example.net" || m.Rate != 0.001 || m.Selected == 0 {
 			t.Errorf("the %s got, with TTL %d: %s", end, ttl, signed.Message)
 		}
 		if age := time.Since(time.UnixMilli(f.End)); age < -time.Second || age > time.Minute {
 			t.Errorf("the flow ended %v ago", age)
 		}
+	}
+	if out, err := exec.Command("ip", "netns", "exec", l.router, program, "status", "--status", socket).CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), "127.0.0.1") || !strings.Contains(string(out), "sending tracers") {
+		t.Errorf("status: %v: %s", err, out)
 	}
 	daemon.Process.Signal(syscall.SIGTERM)
 	if err := daemon.Wait(); err != nil {

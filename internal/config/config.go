@@ -338,3 +338,15 @@ func StateDir(named string) (string, error) {
 	}
 	return filepath.Join(home, ".local/state/overflowd"), nil
 }
+
+// StatusSocket returns the usual path of the status socket of this user, "" if
+// there is none.
+func StatusSocket() string {
+	if os.Geteuid() == 0 {
+		return "/var/run/overflowd/status.sock"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "overflowd/status.sock")
+	}
+	return ""
+}

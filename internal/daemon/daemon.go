@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -41,7 +42,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		return err // now and not at the first tracer, which may be a day away
 	}
 	d := &daemon{config: c, log: logger, printer: newPrinter(out),
-		signer: newSigner(store, c.Contact)}
+		signer: newSigner(store, c.Contact), started: time.Now(), asked: make(chan statusRequest)}
 
 	hits := make(chan source.Hit, queue) // closed by the hot side when it is done
 	hot, err := d.open(ctx, hits)
@@ -58,7 +59,13 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 			return err
 		}
 	}
-	if err := dropPrivileges(c.User, c.StateDir, logger); err != nil {
+	var listener *net.UnixListener
+	if c.PcapFile == "" {
+		if listener, err = d.openStatus(); err != nil {
+			return err
+		}
+	}
+	if err := dropPrivileges(c.User, c.StateDir, listener, logger); err != nil {
 		return err
 	}
 	sd.SdNotify(false, sd.SdNotifyReady)
@@ -71,8 +78,14 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		defer close(hits)
 		done <- hot(ctx)
 	}()
+	var answering sync.WaitGroup
+	if listener != nil {
+		answering.Go(func() { d.serveStatus(ctx, listener) })
+	}
 	coldErr := d.cold(hits, cancel)
 	hotErr := <-done
+	cancel()
+	answering.Wait()
 	if !errors.Is(hotErr, pcapfile.ErrNotCapture) {
 		d.sums()
 	}
@@ -89,8 +102,10 @@ type daemon struct {
 	policy  *policy.Policy
 	own     time.Time // when our own addresses were looked up
 	said    [source.Reasons]bool
-	failed  time.Time // when a failure to sign was last logged
-	unsaid  uint64    // hits that could not be signed
+	started time.Time
+	asked   chan statusRequest // unbuffered, never closed
+	failed  time.Time          // when a failure to sign was last logged
+	unsaid  uint64             // hits that could not be signed
 }
 
 // open opens the source and returns what runs it.
@@ -195,6 +210,9 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 			if len(hits) > 0 {
 				continue
 			}
+		case r := <-d.asked:
+			d.tell(r)
+			continue
 		case <-ticker.C:
 			d.complain()
 			if d.sender != nil {

@@ -7,19 +7,23 @@ import (
 	"fmt"
 	"io/fs"
 	"log"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/overflowd/overflowd/internal/config"
 )
 
 // usualUser is the one that packages make.
 const usualUser = "overflowd"
 
 // dropPrivileges becomes the user, if the program was started as root. The
-// folder of the key is made and handed over to the user before.
-func dropPrivileges(name, stateDir string, logger *log.Logger) error {
+// folder of the key is made and handed over to the user before, and so is the
+// status socket, if there is one.
+func dropPrivileges(name, stateDir string, status *net.UnixListener, logger *log.Logger) error {
 	if os.Geteuid() != 0 {
 		if name != "" {
 			return fmt.Errorf("--user %s: only root can become another user", name)
@@ -47,6 +51,16 @@ func dropPrivileges(name, stateDir string, logger *log.Logger) error {
 	}
 	if err := handOver(stateDir, uid, gid); err != nil {
 		return fmt.Errorf("hand %s over to user %s: %w", stateDir, name, err)
+	}
+	if status != nil {
+		path := status.Addr().String()
+		err := os.Lchown(path, uid, gid)
+		if path == config.StatusSocket() { // whose folder is ours too: the socket is removed at the end
+			err = errors.Join(err, os.Lchown(filepath.Dir(path), uid, gid))
+		}
+		if err != nil {
+			return fmt.Errorf("hand the status socket over to user %s: %w", name, err)
+		}
 	}
 	err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(gid), syscall.Setuid(uid))
 	if err != nil {

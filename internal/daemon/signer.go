@@ -48,10 +48,23 @@ func (s *signer) Sign(t *tracer.Tracer) (tracer.Signed, error) {
 	return tracer.Sign(s.id.Private, s.message), nil
 }
 
+// publicKey returns the key, unless it was not made yet.
+func (s *signer) publicKey() (key tracer.PublicKey, ok bool) {
+	id := s.id
+	if id == nil {
+		var err error
+		if id, err = s.store.Load(); err != nil {
+			return key, false
+		}
+	}
+	return id.Public(), true
+}
+
 // printer writes tracers as lines.
 type printer struct {
-	w   *bufio.Writer
-	buf []byte
+	w     *bufio.Writer
+	buf   []byte
+	lines uint64
 }
 
 func newPrinter(w io.Writer) *printer {
@@ -61,6 +74,9 @@ func newPrinter(w io.Writer) *printer {
 func (p *printer) print(s *tracer.Signed) error {
 	p.buf = append(s.AppendLine(p.buf[:0]), '\n')
 	_, err := p.w.Write(p.buf)
+	if err == nil {
+		p.lines++
+	}
 	return err
 }
 

@@ -56,6 +56,14 @@ func (d *daemon) sums() {
 	}
 	s := &d.sender.Counters
 	d.log.Printf("sent %s, %d bytes; %d addresses were still to be told when the limits allow", count(s.Sent, "tracer"), s.SentBytes, d.sender.Waiting())
+	if not := d.notSent(); not != "" {
+		d.log.Printf("not sent: %s", not)
+	}
+}
+
+// notSent says how many ends of flows were not told, by reason.
+func (d *daemon) notSent() string {
+	s := &d.sender.Counters
 	var not []string
 	for r := policy.Allowed + 1; r < policy.Reasons; r++ {
 		if n := s.Refused[r]; n > 0 {
@@ -74,9 +82,7 @@ func (d *daemon) sums() {
 			not = append(not, fmt.Sprintf("%d (%s)", x.n, x.text))
 		}
 	}
-	if len(not) > 0 {
-		d.log.Printf("not sent: %s", strings.Join(not, ", "))
-	}
+	return strings.Join(not, ", ")
 }
 
 func count(n uint64, noun string) string {

@@ -62,7 +62,7 @@ func (c *Contact) Empty() bool { return *c == Contact{} }
 func (t *Tracer) AppendMessage(dst []byte) []byte {
 	f := &t.Flow
 	dst = append(dst, `{"flowdata":{"sourcetype":{"type":`...)
-	dst = appendString(dst, f.Source.Protocol.String())
+	dst = AppendString(dst, f.Source.Protocol.String())
 	dst = appendUint(dst, `,"version":`, uint64(f.Source.Version))
 	dst = append(dst, `},"data":{"saddr":"`...)
 	dst = f.SrcAddr().AppendTo(dst)
@@ -141,7 +141,7 @@ func (c *Contact) append(dst []byte) []byte {
 	} {
 		if m.value != "" {
 			dst = append(dst, m.name...)
-			dst = append(appendString(dst, m.value), ',')
+			dst = append(AppendString(dst, m.value), ',')
 		}
 	}
 	if c.ASN != 0 {
@@ -172,8 +172,9 @@ func floorSeconds(ms int64) int64 {
 	return ms / 1000
 }
 
-// appendString appends s as a JSON string (RFC 8259, section 7).
-func appendString(dst []byte, s string) []byte {
+// AppendString appends s, which is valid UTF-8, as a JSON string (RFC 8259,
+// section 7).
+func AppendString(dst []byte, s string) []byte {
 	const hexDigits = "0123456789abcdef"
 	dst = append(dst, '"')
 	for _, r := range s {

@@ -36,8 +36,13 @@ const (
 var reasonTexts = [Reasons]string{"allowed", "flow of tracers", "flow export to us", "an end is not globally reachable",
 	"our own address", "source is destination"}
 
+var reasonNames = [Reasons]string{"allowed", "tracer", "export", "unreachable", "own", "same"}
+
 // String returns a few lower-case words.
 func (r Reason) String() string { return reasonTexts[r] }
+
+// Name returns the word that stands for the reason in the status.
+func (r Reason) Name() string { return reasonNames[r] }
 
 const (
 	udp        = 17

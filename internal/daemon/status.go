@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package daemon
+
+import (
+	"cmp"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/sender/policy"
+	"github.com/overflowd/overflowd/internal/source"
+	"github.com/overflowd/overflowd/internal/tracer"
+)
+
+// status is what the running program says of itself. It is collected by the
+// cold side.
+type status struct {
+	d         *daemon
+	now       time.Time
+	exporters []source.Exporter // those that sent most first
+}
+
+func (d *daemon) status() *status {
+	s := &status{d: d, now: time.Now(), exporters: d.feed.Exporters.List(nil)}
+	slices.SortFunc(s.exporters, func(a, b source.Exporter) int {
+		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(b.Datagrams, a.Datagrams), a.Addr.Compare(b.Addr))
+	})
+	return s
+}
+
+// object writes a JSON object. Names are written as they are.
+type object struct{ b []byte }
+
+func (o *object) name(name string) {
+	if c := o.b[len(o.b)-1]; c != '{' && c != '[' {
+		o.b = append(o.b, ',')
+	}
+	o.b = append(append(append(o.b, '"'), name...), `":`...)
+}
+
+func (o *object) uint(name string, n uint64) {
+	o.name(name)
+	o.b = strconv.AppendUint(o.b, n, 10)
+}
+
+func (o *object) text(name, text string) {
+	o.name(name)
+	o.b = tracer.AppendString(o.b, text)
+}
+
+func (o *object) open(name string) {
+	o.name(name)
+	o.b = append(o.b, '{')
+}
+
+func (o *object) close() { o.b = append(o.b, '}') }
+
+// json returns the status as one JSON object in one line. Members are only ever
+// added to it.
+func (s *status) json() []byte {
+	d, c := s.d, &s.d.feed.Counters
+	o := object{[]byte{'{'}}
+	o.text("version", d.config.Version)
+	o.uint("pid", uint64(os.Getpid()))
+	o.uint("time", uint64(s.now.Unix()))
+	o.uint("uptime", uint64(s.now.Sub(d.started).Seconds()))
+	o.text("listen", d.config.Listen.String())
+	o.name("rate")
+	o.b = strconv.AppendFloat(o.b, d.config.Rate, 'f', -1, 64)
+	if key, ok := d.signer.publicKey(); ok {
+		o.text("key", hex.EncodeToString(key[:]))
+	}
+	o.open("received")
+	o.uint("datagrams", c.Datagrams.Load())
+	o.uint("records", c.Records.Load())
+	o.uint("packets", c.Packets.Load())
+	o.uint("bytes", c.Bytes.Load())
+	o.uint("overrun", c.Overrun.Load())
+	o.uint("evicted", c.Evicted.Load())
+	o.close()
+	o.open("dropped")
+	for r := range source.Reasons {
+		o.uint(r.Name(), c.Drops[r].Load())
+	}
+	o.close()
+	o.open("selected")
+	o.uint("records", c.Hits.Load())
+	o.uint("lost", c.Lost.Load())
+	o.uint("unsigned", d.unsaid)
+	o.close()
+	o.open("tracers")
+	o.uint("printed", d.printer.lines)
+	if d.sender != nil {
+		n := &d.sender.Counters
+		o.uint("sent", n.Sent)
+		o.uint("sent_bytes", n.SentBytes)
+		o.uint("waiting", uint64(d.sender.Waiting()))
+		o.open("held_back")
+		for r := policy.Allowed + 1; r < policy.Reasons; r++ {
+			o.uint(r.Name(), n.Refused[r])
+		}
+		o.uint("failed", n.Failed)
+		o.uint("clock", n.Unset)
+		o.uint("crowded", n.Crowded)
+		o.close()
+	}
+	o.close()
+	o.name("exporters")
+	o.b = append(o.b, '[')
+	for i := range s.exporters {
+		if i > 0 {
+			o.b = append(o.b, ',')
+		}
+		o.b = append(o.b, '{')
+		o.exporter(&s.exporters[i])
+		o.close()
+	}
+	o.b = append(o.b, ']')
+	o.uint("exporters_forgotten", d.feed.Exporters.Forgotten())
+	o.close()
+	return append(o.b, '\n')
+}
+
+func (o *object) exporter(x *source.Exporter) {
+	o.text("address", x.Addr.String())
+	if x.Source.Protocol != 0 {
+		o.text("protocol", x.Source.Protocol.String())
+		o.uint("version", uint64(x.Source.Version))
+	}
+	if x.Interval != 0 {
+		o.uint("sampling_interval", uint64(x.Interval))
+	}
+	o.uint("last", uint64(max(x.Last, 0)))
+	o.uint("datagrams", x.Datagrams)
+	o.uint("records", x.Records)
+	o.uint("packets", x.Packets)
+	o.uint("bytes", x.Bytes)
+	o.open("dropped")
+	for r, n := range x.Drops {
+		if n != 0 {
+			o.uint(source.Reason(r).Name(), n)
+		}
+	}
+	o.close()
+}
+
+// text returns the status for people.
+func (s *status) text() []byte {
+	d, c := s.d, &s.d.feed.Counters
+	var b strings.Builder
+	line := func(label, format string, args ...any) {
+		fmt.Fprintf(&b, "%-11s"+format+"\n", append([]any{label}, args...)...)
+	}
+	line("overflowd", "%s, running for %s (process %d)", d.config.Version, s.now.Sub(d.started).Round(time.Second), os.Getpid())
+	sends := "printing tracers only"
+	if d.sender != nil {
+		sends = "sending tracers"
+	}
+	line("", "listening on %s, selecting 1 packet in %s, %s", d.config.Listen, grouped(uint64(1/d.config.Rate+0.5)), sends)
+	if key, ok := d.signer.publicKey(); ok {
+		line("key", "%x", key)
+	} else {
+		line("key", "not made yet: the first tracer makes it")
+	}
+	line("received", "%s, %s, %s packets, %s bytes", many(c.Datagrams.Load(), "datagram"), many(c.Records.Load(), "record"),
+		grouped(c.Packets.Load()), grouped(c.Bytes.Load()))
+	label := "dropped"
+	for r := range source.Reasons {
+		if n := c.Drops[r].Load(); n > 0 {
+			line(label, "%s %s", many(n, r.Noun()), r)
+			label = ""
+		}
+	}
+	if n := c.Overrun.Load(); n > 0 {
+		line(label, "%s by the system, as reading did not keep up", many(n, "datagram"))
+		label = ""
+	}
+	if n := c.Evicted.Load(); n > 0 {
+		line(label, "%s made room for others: raise --max-exporters", many(n, "template"))
+	}
+	line("selected", "%s", many(c.Hits.Load(), "record"))
+	if n := c.Lost.Load() + d.unsaid; n > 0 {
+		line("", "%s lost, as signing did not keep up or was not possible", grouped(n))
+	}
+	line("tracers", "%s printed", grouped(d.printer.lines))
+	if d.sender != nil {
+		n := &d.sender.Counters
+		line("", "%s sent, %s bytes; %s to be told when the limits allow", grouped(n.Sent), grouped(n.SentBytes), many(uint64(d.sender.Waiting()), "end"))
+		if not := d.notSent(); not != "" {
+			line("", "not sent: %s", not)
+		}
+	}
+	if len(s.exporters) == 0 {
+		line("exporters", "none was heard")
+		return []byte(b.String())
+	}
+	rows := [][]string{{"EXPORTER", "PROTOCOL", "SAMPLED", "HEARD", "DATAGRAMS", "RECORDS", "PACKETS", "BYTES", "DROPPED"}}
+	for i := range s.exporters {
+		rows = append(rows, s.row(&s.exporters[i]))
+	}
+	b.WriteByte('\n')
+	table(&b, rows)
+	if n := d.feed.Exporters.Forgotten(); n > 0 {
+		fmt.Fprintf(&b, "%s made room for others\n", many(n, "exporter"))
+	}
+	return []byte(b.String())
+}
+
+func (s *status) row(x *source.Exporter) []string {
+	protocol, sampled, heard := "-", "-", "-"
+	switch x.Source.Protocol {
+	case flow.NetFlow:
+		protocol = fmt.Sprintf("NetFlow v%d", x.Source.Version)
+	case flow.IPFIX:
+		protocol = "IPFIX"
+	case flow.SFlow:
+		protocol = fmt.Sprintf("sFlow v%d", x.Source.Version)
+	}
+	if x.Interval != 0 {
+		sampled = "1:" + strconv.FormatUint(uint64(x.Interval), 10)
+	}
+	if x.Last != 0 {
+		heard = max(s.now.Sub(time.Unix(x.Last, 0)), 0).Round(time.Second).String() + " ago"
+	}
+	dropped := uint64(0)
+	for _, n := range x.Drops {
+		dropped += n
+	}
+	return []string{x.Addr.String(), protocol, sampled, heard, grouped(x.Datagrams), grouped(x.Records), grouped(x.Packets), grouped(x.Bytes), grouped(dropped)}
+}
+
+// table writes rows in columns; those of numbers, from the fifth, to the right.
+func table(b *strings.Builder, rows [][]string) {
+	widths := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
+			widths[i] = max(widths[i], len(cell))
+		}
+	}
+	for _, r := range rows {
+		for i, cell := range r {
+			width := widths[i]
+			if i < 4 {
+				width = -width
+			}
+			if i > 0 {
+				b.WriteString("  ")
+			}
+			fmt.Fprintf(b, "%*s", width, cell)
+		}
+		b.WriteByte('\n')
+	}
+}
+
+// grouped writes a number with commas.
+func grouped(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func many(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return grouped(n) + " " + noun + "s"
+}
