@@ -18,15 +18,25 @@ const receiveBuffer = 4 << 20
 // largest is one byte more than the largest datagram there is.
 const largest = 65536
 
-// rest is how long the source lets datagrams gather before it reads them
-// together, when it has read all there were: waking up for each would cost more
-// than decoding it. At 40,000 datagrams a second 80 of them gather; Linux'
-// default buffer holds 180.
-const rest = 2 * time.Millisecond
+// While it has read all there were, the source lets datagrams gather for a rest
+// before it reads them together: waking up for each would cost more than
+// decoding it. The rest is so long that the kernel's buffer, whose size depends on
+// the system, holds what comes meanwhile at a rate of burst a second; a datagram
+// of 1,500 bytes takes perDatagram of it.
+const (
+	longest     = 10 * time.Millisecond
+	burst       = 100_000
+	perDatagram = 2304
+)
+
+func restOf(buffer int) time.Duration {
+	return min(longest, time.Duration(buffer/perDatagram)*time.Second/burst)
+}
 
 // A UDP source receives datagrams from exporters.
 type UDP struct {
-	conn      *net.UDPConn
+	socket    *socket
+	addr      netip.AddrPort
 	exporters []netip.Prefix
 }
 
@@ -37,32 +47,28 @@ func ListenUDP(addr netip.AddrPort, exporters []netip.Prefix) (*UDP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receive flow export datagrams: %w", err)
 	}
-	enlarge(conn)
-	return &UDP{conn, exporters}, nil
+	addr = conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	s, err := newSocket(conn)
+	if err != nil {
+		return nil, fmt.Errorf("receive flow export datagrams: %w", err)
+	}
+	return &UDP{s, addr, exporters}, nil
 }
 
 // Addr returns the address that the socket is bound to.
-func (u *UDP) Addr() netip.AddrPort { return u.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
-
-// Close closes the socket, if Run was never called.
-func (u *UDP) Close() error { return u.conn.Close() }
+func (u *UDP) Addr() netip.AddrPort { return u.addr }
 
 // Run receives until ctx is done, and closes the socket.
 func (u *UDP) Run(ctx context.Context, f *Feed) error {
-	stop := context.AfterFunc(ctx, func() { u.conn.Close() })
+	stop := context.AfterFunc(ctx, u.socket.interrupt)
 	defer func() {
-		if stop() {
-			u.conn.Close()
-		}
+		stop()
+		u.socket.close()
+		f.finish()
 	}()
-	r, err := newReceiver(u.conn)
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	defer f.finish()
+	rest := restOf(u.socket.buffer)
 	for {
-		n, err := r.wait()
+		n, err := u.socket.receive()
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -73,18 +79,18 @@ func (u *UDP) Run(ctx context.Context, f *Feed) error {
 		}
 		now := time.Now().Unix()
 		for i := range n {
-			from, b := r.datagram(i)
+			from, b := u.socket.datagram(i)
 			if !u.allowed(from.Addr()) {
 				add(&f.Counters.Drops[Stranger], 1)
 				continue
 			}
 			f.receive(from, now, b)
 		}
-		if overrun := r.overrun(now); overrun != 0 {
+		if overrun := u.socket.overrun(now); overrun != 0 {
 			f.Counters.Overrun.Store(overrun)
 		}
-		if n < r.most() {
-			time.Sleep(rest)
+		if n < batch {
+			nap(rest)
 		}
 	}
 }

@@ -7,34 +7,42 @@ package source
 import (
 	"net"
 	"net/netip"
+	"time"
 )
 
-// A receiver reads datagrams from a socket, one at a time.
-type receiver struct {
-	conn *net.UDPConn
-	buf  [largest]byte
-	from netip.AddrPort
-	n    int
+// batch is less than what is ever read: datagrams come one by one, and there is
+// no use in a rest.
+const batch = 0
+
+// A socket reads datagrams, one at a time.
+type socket struct {
+	buffer int
+	conn   *net.UDPConn
+	memory [largest]byte
+	from   netip.AddrPort
+	n      int
 }
 
-func newReceiver(conn *net.UDPConn) (*receiver, error) { return &receiver{conn: conn}, nil }
+func newSocket(conn *net.UDPConn) (*socket, error) {
+	conn.SetReadBuffer(receiveBuffer) // as much as the kernel gives
+	return &socket{conn: conn}, nil
+}
 
-func (r *receiver) close() {}
+func (s *socket) interrupt() { s.conn.Close() }
 
-// most is less than what is ever read: there is no use in a rest.
-func (r *receiver) most() int { return 0 }
+func (s *socket) close() { s.conn.Close() }
 
-func (r *receiver) wait() (int, error) {
-	n, from, err := r.conn.ReadFromUDPAddrPort(r.buf[:])
+func (s *socket) receive() (int, error) {
+	n, from, err := s.conn.ReadFromUDPAddrPort(s.memory[:])
 	if err != nil {
 		return 0, err
 	}
-	r.n, r.from = n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	s.n, s.from = n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	return 1, nil
 }
 
-func (r *receiver) datagram(int) (from netip.AddrPort, b []byte) { return r.from, r.buf[:r.n] }
+func (s *socket) datagram(int) (from netip.AddrPort, b []byte) { return s.from, s.memory[:s.n] }
 
-func (r *receiver) overrun(int64) uint64 { return 0 }
+func (s *socket) overrun(int64) uint64 { return 0 }
 
-func enlarge(conn *net.UDPConn) { conn.SetReadBuffer(receiveBuffer) }
+func nap(d time.Duration) { time.Sleep(d) }
