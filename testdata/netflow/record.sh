@@ -1,167 +1,79 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# Records what softflowd exports, and what tshark and nfdump read of it, into
-# the folder of this script. Needs root and softflowd, tcpdump, tshark, nfdump,
-# python3, curl, ping. It makes three network namespaces and removes them:
+# Records what exporters of NetFlow and IPFIX send, and what tshark and nfdump
+# read of it, into the folder of this script:
 #
-#   host 45.83.0.10 ---- 91.200.16.20 exporter 198.51.100.1 ---- 198.51.100.2-4 collector
-#                                              2001:db8::1 ----- 2001:db8::2-3
+#   record.sh [fixed | softflowd | pmacct | fprobe]...
 #
-# Five softflowd watch the same traffic between host and exporter.
+# records the named groups, all of which watch the same traffic, or all groups.
+# With softflowd comes what nfreplay makes of its v9.
+# Needs root and softflowd, pmacct, fprobe, tcpdump, tshark, nfdump, python3,
+# curl, ping.
 set -eu
 
 out=$(cd "$(dirname "$0")" && pwd)
-host=host$$ exporter=exporter$$ collector=collector$$
-tmp=$(mktemp -d)
-pids=
+# shellcheck source-path=SCRIPTDIR
+# shellcheck source=../network.sh
+. "$out/../network.sh"
 
-cleanup() {
-	trap - EXIT INT TERM
-	for pid in $pids; do kill "$pid" 2>/dev/null || :; done
-	wait
-	for ns in "$host" "$exporter" "$collector"; do ip netns del "$ns" 2>/dev/null || :; done
-	rm -rf "$tmp"
-}
-trap cleanup EXIT
-trap 'exit 1' INT TERM
+records=
+last=1
 
-# until_true COMMAND... waits up to 5 s for it.
-until_true() {
-	tries=50
-	until "$@" >/dev/null 2>&1; do
-		tries=$((tries - 1))
-		[ "$tries" -gt 0 ] || { echo "gave up on: $*" >&2; exit 1; }
-		sleep 0.1
-	done
+# record NAME gives the next address of the collector, as $addr, to an exporter
+# and records what comes there.
+record() {
+	last=$((last + 1))
+	record_at "$1" "198.51.100.$last"
 }
 
-network() {
-	for ns in "$host" "$exporter" "$collector"; do
-		ip netns add "$ns"
-		ip -n "$ns" link set lo up
-	done
-	ip -n "$host" link add wan0 type veth peer name wan0 netns "$exporter"
-	# 30 records in IPv6 are 1,512 bytes: whole in this link, but not in the
-	# path to 2001:db8::3.
-	ip -n "$exporter" link add mgmt0 mtu 1600 type veth peer name mgmt0 mtu 1600 netns "$collector"
-	# Without segmentation offload: the packets counted are those on a wire.
-	ip -n "$host" link set wan0 gso_max_segs 1 up
-	ip -n "$exporter" link set wan0 gso_max_segs 1 up
-	ip -n "$exporter" link set mgmt0 up
-	ip -n "$collector" link set mgmt0 up
-	ip -n "$host" addr add 45.83.0.10/24 dev wan0
-	ip -n "$host" addr add 2a01:4f8::10/64 dev wan0 nodad
-	ip -n "$host" route add 91.200.16.0/24 dev wan0
-	ip -n "$exporter" addr add 91.200.16.20/24 dev wan0
-	ip -n "$exporter" addr add 2a01:4f8::20/64 dev wan0 nodad
-	ip -n "$exporter" route add 45.83.0.0/24 dev wan0
-	ip -n "$exporter" addr add 198.51.100.1/24 dev mgmt0
-	ip -n "$exporter" addr add 2001:db8::1/64 dev mgmt0 nodad
-	for addr in 198.51.100.2/24 198.51.100.3/24 198.51.100.4/24; do
-		ip -n "$collector" addr add "$addr" dev mgmt0
-	done
-	for addr in 2001:db8::2/64 2001:db8::3/64; do
-		ip -n "$collector" addr add "$addr" dev mgmt0 nodad
-	done
-	ip -n "$exporter" route add 2001:db8::3/128 dev mgmt0 mtu 1500
+# record_at NAME ADDRESS [FILTER]
+record_at() {
+	addr=$2
+	records="$records $1"
+	collect "$1" nfcapd "$addr" 2055
+	capture "$1.pcap" mgmt0 "${3-host $addr and udp port 2055}"
 }
 
-# capture FILE INTERFACE FILTER
-capture() {
-	ip netns exec "$collector" tcpdump -q -U -i "$2" -w "$tmp/$1" "$3" 2>"$tmp/$1.log" &
-	pids="$pids $!"
-	until_true grep -q 'listening on' "$tmp/$1.log"
-}
-
-# collect NAME FAMILY ADDRESS
-collect() {
-	mkdir "$tmp/$1.nfcapd"
-	ip netns exec "$collector" nfcapd "-$2" -b "$3" -p 2055 -t 3600 -w "$tmp/$1.nfcapd" >"$tmp/$1.nfcapd.log" 2>&1 &
-	pids="$pids $!"
-	until_true bound "$3"
-}
-
-bound() { ip netns exec "$collector" ss -Hlnu | grep -F -q "$1"; }
-
-# export_to NAME HOST OPTION...
-export_to() {
+# softflow NAME HOST OPTION... starts a softflowd.
+softflow() {
 	name=$1 to=$2
 	shift 2
 	ip netns exec "$exporter" softflowd -d -i wan0 -p "$tmp/$name.pid" -c "$tmp/$name.ctl" \
 		-t maxlife=60 -n "$to:2055" "$@" 2>"$tmp/$name.log" &
-	pids="$pids $!"
-	exporters="$exporters $name"
+	exporters="$exporters $!"
+	softflowds="$softflowds $name"
 	until_true test -S "$tmp/$name.ctl"
 }
 
-tell_exporters() {
-	for name in $exporters; do softflowctl -c "$tmp/$name.ctl" "$1" >/dev/null; done
+tell_softflowds() {
+	for name in $softflowds; do softflowctl -c "$tmp/$name.ctl" "$1" >/dev/null; done
 }
 
-serve() {
-	mkdir "$tmp/www"
-	head -c 100 /dev/zero >"$tmp/www/small"
-	head -c 20000 /dev/zero >"$tmp/www/medium"
-	head -c 300000 /dev/zero >"$tmp/www/large"
-	ip netns exec "$exporter" python3 -m http.server -b 91.200.16.20 -d "$tmp/www" 8080 >/dev/null 2>&1 &
-	pids="$pids $!"
-	ip netns exec "$exporter" python3 -c '
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(("91.200.16.20", 5300))
-silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-silent.bind(("91.200.16.20", 5301))
-while True:
-    b, a = s.recvfrom(65535)
-    s.sendto(b, a)
-' &
-	pids="$pids $!"
-	until_true ip netns exec "$host" curl -s -o /dev/null http://91.200.16.20:8080/small
-}
-
-# traffic has TCP that ends, TCP that is refused, UDP in several sizes and TOS,
-# fragments, ICMP, an ICMP error, and IPv6, which v1 and v5 cannot tell.
-traffic() {
-	for file in small medium large small medium; do
-		ip netns exec "$host" curl -s -m 20 -o /dev/null "http://91.200.16.20:8080/$file"
-	done
-	ip netns exec "$host" curl -s -m 5 -o /dev/null http://91.200.16.20:81/ || :
-	ip netns exec "$host" python3 -c '
-import socket
-for count, size, tos in [(1, 1, 0), (3, 40, 0), (10, 1200, 0xb8), (1, 4000, 0), (40, 64, 0x20)] * 2:
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind(("45.83.0.10", 0))
-    s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
-    s.settimeout(5)
-    for _ in range(count):
-        s.sendto(bytes(size), ("91.200.16.20", 5300))
-        s.recv(65535)
-s.sendto(b"?", ("91.200.16.20", 9))
-'
-	ip netns exec "$host" ping -6 -q -i 0.2 -c 2 2a01:4f8::20 >/dev/null
-	ip netns exec "$host" ping -q -i 0.2 -c 3 -Q 0x10 91.200.16.20 >/dev/null
-	# softflowd reads a block of its ring when it is full: it is filled up with
-	# what may stay in the last block.
+# fill sends packets until softflowd has read the traffic: it reads a block of its
+# ring when that is full, and what may stay in the last block is this. So does
+# fprobe, which does not tell how far it is: it gets $least packets.
+fill() {
 	filled=0
 	while lagging "$filled"; do
-		[ "$filled" -lt 10000 ] || { echo "softflowd does not catch up" >&2; exit 1; }
+		[ "$filled" -lt 20000 ] || { echo "softflowd does not catch up" >&2; exit 1; }
 		ip netns exec "$host" python3 -c '
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("45.83.0.10", 5301))
-for _ in range(100):
+for _ in range(500):
     s.sendto(b"", ("91.200.16.20", 5301))
 '
-		filled=$((filled + 100))
+		filled=$((filled + 500))
 	done
 }
 
 # lagging PACKETS tells whether a softflowd that does not sample has not yet read
 # more than so many packets.
 lagging() {
-	for name in $exporters; do
-		[ "$name" != sampled ] || continue
+	[ "$1" -ge "$least" ] || return 0
+	for name in $softflowds; do
+		case $name in *-sampled) continue ;; esac
 		softflowctl -c "$tmp/$name.ctl" statistics >"$tmp/statistics"
 		awk -v filled="$1" '/^Packets processed:/ { done = $3 } /^Ignored packets:/ { done += $3 }
 			/^Packets received by libpcap:/ { got = $5 } END { exit !(got - done > filled) }' "$tmp/statistics" && return 0
@@ -169,9 +81,9 @@ lagging() {
 	return 1
 }
 
-# fields FILE writes one line a record, as tshark's dissector reads the file.
-# Times are in milliseconds of the exporter's uptime, which is what v1 and v5
-# hold; what a version has no field for is empty.
+# fields FILE writes one line a record of v1, v5 or v7, as tshark's dissector
+# reads the file. Times are in milliseconds of the exporter's uptime, which is
+# what these hold; what a version has no field for is empty.
 fields() {
 	printf 'frame\tversion\tcount\tuptime\tunix_secs\tunix_nsecs\tsequence\tsampling_mode\tsampling_rate\t'
 	printf 'srcaddr\tdstaddr\tsrcport\tdstport\tprotocol\ttos\ttcpflags\tpackets\toctets\tstart\tend\n'
@@ -196,67 +108,177 @@ for line in sys.stdin:
 '
 }
 
-# anonymous FILE blanks what a pcapng file says of the machine.
-anonymous() {
-	python3 - "$1" <<'EOP'
-import struct, sys
-b = bytearray(open(sys.argv[1], "rb").read())
-at = 0
-while at < len(b):
-    kind, length = struct.unpack_from("<II", b, at)
-    options, hide = {0x0A0D0D0A: (24, (2, 3)), 1: (16, (12,))}.get(kind, (length, ()))
-    o = at + options
-    while o < at + length - 4:
-        code, n = struct.unpack_from("<HH", b, o)
-        if code in hide:
-            b[o + 4:o + 4 + n] = b"-" * n
-        o += 4 + (n + 3 & ~3)
-    at += length
-open(sys.argv[1], "wb").write(b)
-EOP
+# lines writes nfdump's JSON one record a line. Unlike CSV it has milliseconds.
+lines() {
+	python3 -c '
+import json, sys
+text = sys.stdin.read().strip("[], \n")
+while text:
+    record, end = json.JSONDecoder().raw_decode(text)
+    text = text[end:].lstrip(", \n")
+    print(json.dumps({k: v for k, v in record.items() if k not in ("type", "label", "src_net", "dst_net")}))
+'
 }
 
+fixed() {
+	record_at softflowd-v5 198.51.100.30
+	capture softflowd-v5-sll2.pcap any 'udp port 2055 and host 198.51.100.30'
+	ip netns exec "$collector" dumpcap -q -n -i mgmt0 -f 'udp port 2055 and host 198.51.100.30' \
+		-w "$tmp/softflowd-v5.pcapng" 2>"$tmp/dumpcap.log" &
+	pids="$pids $!"
+	until_true grep -q 'File:' "$tmp/dumpcap.log"
+	softflow v5 198.51.100.30 -v 5
+	record softflowd-v1
+	softflow v1 "$addr" -v 1
+	record softflowd-v5-sampled
+	softflow v5-sampled "$addr" -v 5 -s 10
+	record_at softflowd-v5-ip6 2001:db8::2
+	softflow ip6 "[$addr]" -v 5
+	record_at softflowd-v5-ip6-fragments 2001:db8::3 'host 2001:db8::3 and (udp port 2055 or ip6[6] == 44)'
+	softflow ip6-fragments "[$addr]" -v 5
+}
+
+softflowd_group() {
+	record softflowd-v9
+	softflow v9 "$addr" -v 9
+	record softflowd-v9-sampled
+	softflow v9-sampled "$addr" -v 9 -s 10
+	record softflowd-v9-ether
+	softflow v9-ether "$addr" -v 9 -T ether
+	record softflowd-ipfix
+	softflow ipfix "$addr" -v 10
+	record softflowd-ipfix-sampled
+	softflow ipfix-sampled "$addr" -v 10 -s 10
+	record softflowd-ipfix-biflow
+	softflow ipfix-biflow "$addr" -v 10 -b
+	record softflowd-ipfix-vlan
+	softflow ipfix-vlan "$addr" -v 10 -T vlan
+	for unit in sec milli micro nano; do
+		record softflowd-ipfix-$unit
+		softflow ipfix-$unit "$addr" -v 10 -A $unit
+	done
+	record_at softflowd-ipfix-ip6 2001:db8::4
+	softflow ipfix-ip6 "[$addr]" -v 10
+	record softflowd-psamp
+	softflow psamp-sampled "$addr" -v psamp -s 50
+}
+
+# probe NAME OPTION... starts a pmacctd with the plugin nfprobe.
+probe() {
+	name=$1
+	shift
+	{
+		cat <<-END
+			daemonize: false
+			pcap_interface: wan0
+			plugins: nfprobe[p]
+			networks_file: $tmp/networks
+			pmacctd_as: file
+			pmacctd_net: file
+			nfprobe_receiver: $addr:2055
+			nfprobe_timeouts: tcp=2:tcp.rst=1:tcp.fin=1:udp=1:icmp=1:general=1:maxlife=3:expint=1
+		END
+		printf '%s\n' "$@"
+	} >"$tmp/$name.conf"
+	ip netns exec "$exporter" pmacctd -f "$tmp/$name.conf" >"$tmp/$name.log" 2>&1 &
+	exporters="$exporters $!"
+}
+
+pmacct_group() {
+	printf '64512,45.83.0.0/16\n4200000001,91.200.16.0/24\n24940,2a01:4f8::/32\n' >"$tmp/networks"
+	most=src_host,dst_host,src_port,dst_port,proto,tos,tcpflags
+	record pmacctd-v9
+	probe pmacctd-v9 'nfprobe_version: 9' 'nfprobe_engine: 42' 'nfprobe_direction[p]: in' 'nfprobe_ifindex[p]: 7' \
+		"aggregate: $most,in_iface,out_iface,src_as,dst_as,src_mask,dst_mask,vlan,src_mac,dst_mac"
+	record pmacctd-v9-sampled
+	probe pmacctd-v9-sampled 'nfprobe_version: 9' 'nfprobe_source_ip: 198.51.100.1' 'sampling_rate: 10' "aggregate: $most"
+	record pmacctd-ipfix
+	probe pmacctd-ipfix 'nfprobe_version: 10' 'nfprobe_engine: 43' 'nfprobe_direction[p]: out' 'nfprobe_ifindex[p]: 8' \
+		"aggregate: $most,in_iface,out_iface,src_as,dst_as,src_mask,dst_mask,peer_dst_ip,vlan,src_mac,dst_mac"
+	record pmacctd-ipfix-sampled
+	probe pmacctd-ipfix-sampled 'nfprobe_version: 10' 'sampling_rate: 10' "aggregate: $most,sampling_rate"
+	record pmacctd-ipfix-usec
+	probe pmacctd-ipfix-usec 'nfprobe_version: 10' 'nfprobe_tstamp_usec: true'
+	record pmacctd-v5-sampled
+	probe pmacctd-v5-sampled 'nfprobe_version: 5' 'sampling_rate: 10' 'nfprobe_engine: 3:4'
+}
+
+fprobe_group() {
+	least=4000
+	for version in 1 5 7; do
+		record fprobe-v$version
+		ip netns exec "$exporter" fprobe -i wan0 -f ip -s 1 -g 2 -d 2 -e 5 -n $version -x 3:4 -l "2:v$version" \
+			"$addr:2055" >"$tmp/fprobe-v$version.log" 2>&1 &
+		exporters="$exporters $!"
+	done
+}
+
+# replay has nfreplay send what nfcapd has of softflowd's v9.
+replay() {
+	for version in 5 9; do
+		record nfreplay-v$version
+		ip netns exec "$exporter" nfreplay -r "$(find "$tmp/softflowd-v9.nfcapd" -name 'nfcapd.2*')" \
+			-H "$addr" -p 2055 -v $version >"$tmp/nfreplay.log"
+	done
+	sleep 1
+	stop_all
+}
+
+[ $# -gt 0 ] || set -- fixed softflowd pmacct fprobe
 network
-exporters=''
-collect softflowd-v5 4 198.51.100.2
-collect softflowd-v1 4 198.51.100.3
-collect softflowd-v5-sampled 4 198.51.100.4
-collect softflowd-v5-ip6 6 2001:db8::2
-collect softflowd-v5-ip6-fragments 6 2001:db8::3
-capture softflowd-v5.pcap mgmt0 'udp port 2055 and host 198.51.100.2'
-capture softflowd-v5-sll2.pcap any 'udp port 2055 and host 198.51.100.2'
-capture softflowd-v1.pcap mgmt0 'udp port 2055 and host 198.51.100.3'
-capture softflowd-v5-sampled.pcap mgmt0 'udp port 2055 and host 198.51.100.4'
-capture softflowd-v5-ip6.pcap mgmt0 'udp port 2055 and host 2001:db8::2'
-capture softflowd-v5-ip6-fragments.pcap mgmt0 'host 2001:db8::3 and (udp port 2055 or ip6[6] == 44)'
-ip netns exec "$collector" dumpcap -q -n -i mgmt0 -f 'udp port 2055 and host 198.51.100.2' \
-	-w "$tmp/softflowd-v5.pcapng" 2>"$tmp/dumpcap.log" &
-pids="$pids $!"
-until_true grep -q 'File:' "$tmp/dumpcap.log"
-
-export_to v5 198.51.100.2 -v 5
-export_to v1 198.51.100.3 -v 1
-export_to sampled 198.51.100.4 -v 5 -s 10
-export_to ip6 '[2001:db8::2]' -v 5
-export_to ip6-fragments '[2001:db8::3]' -v 5
+softflowds=''
+least=0
 serve
-traffic
-tell_exporters expire-all
-traffic
-tell_exporters shutdown
-sleep 1
-
-for pid in $pids; do kill "$pid" 2>/dev/null || :; done
-wait
-pids=
-anonymous "$tmp/softflowd-v5.pcapng"
-for file in "$tmp"/softflowd-*.pcap*; do
-	[ "${file%.log}" = "$file" ] || continue
-	name=${file##*/}
-	cat "$file" >"$out/$name"
-	case $name in
-	*.pcapng | *-sll2.pcap) continue ;; # the same datagrams as softflowd-v5.pcap
+for group; do
+	case $group in
+	fixed) fixed ;;
+	softflowd | pmacct | fprobe) "${group}_group" ;;
+	*) echo "no group $group" >&2; exit 1 ;;
 	esac
-	fields "$out/$name" >"$out/${name%.pcap}.tshark.tsv"
-	TZ=UTC nfdump -q -R "$tmp/${name%.pcap}.nfcapd" -o csv >"$out/${name%.pcap}.nfdump.csv"
+done
+traffic
+traffic6
+fill
+tell_softflowds expire-all
+# Templates come again: from softflowd after an expiry, from pmacctd after 18
+# datagrams.
+for round in 1 2 3 4 5 6 7 8; do
+	trickle "$round"
+	sleep 2
+	fill
+	tell_softflowds expire-all
+done
+traffic
+traffic6
+fill
+sleep 4
+tell_softflowds shutdown
+stop_exporters
+stop_all
+[ ! -e "$tmp/softflowd-v9.nfcapd" ] || replay
+
+[ ! -e "$tmp/softflowd-v5.pcapng" ] || anonymous "$tmp/softflowd-v5.pcapng"
+for file in "$tmp"/softflowd-v5.pcapng "$tmp"/softflowd-v5-sll2.pcap; do
+	[ ! -e "$file" ] || cat "$file" >"$out/${file##*/}" # the same datagrams as softflowd-v5.pcap
+done
+for name in $records; do
+	case $name in
+	*-psamp)
+		# Each packet takes a datagram of 1,428 bytes; nfdump has no use for it.
+		editcap -F pcap -r "$tmp/$name.pcap" "$out/$name.pcap" 1-30
+		python3 "$out/records.py" "$out/$name.pcap"
+		continue
+		;;
+	esac
+	cat "$tmp/$name.pcap" >"$out/$name.pcap"
+	case $name in
+	*-v[157] | *-v[157]-*)
+		fields "$out/$name.pcap" >"$out/$name.tshark.tsv"
+		TZ=UTC nfdump -q -R "$tmp/$name.nfcapd" -o csv >"$out/$name.nfdump.csv"
+		;;
+	*)
+		python3 "$out/records.py" "$out/$name.pcap"
+		TZ=UTC nfdump -q -R "$tmp/$name.nfcapd" -o json | lines >"$out/$name.nfdump.json"
+		;;
+	esac
 done
