@@ -80,6 +80,31 @@ network() {
 	ip -n "$exporter" route add 2001:db8::3/128 dev mgmt0 mtu 1500
 }
 
+# bridge has the exporter's end of the link in a bridge of Open vSwitch, without
+# the kernel's part of it.
+bridge() {
+	export OVS_RUNDIR="$tmp/ovs" OVS_LOGDIR="$tmp/ovs" OVS_DBDIR="$tmp/ovs" OVS_SYSCONFDIR="$tmp/ovs"
+	mkdir "$tmp/ovs"
+	ovsdb-tool create "$tmp/ovs/conf.db" /usr/share/openvswitch/vswitch.ovsschema
+	ip netns exec "$exporter" ovsdb-server --remote=punix:"$tmp/ovs/db.sock" "$tmp/ovs/conf.db" --no-chdir >"$tmp/ovsdb.log" 2>&1 &
+	pids="$pids $!"
+	until_true test -S "$tmp/ovs/db.sock"
+	vsctl --no-wait init
+	ip netns exec "$exporter" ovs-vswitchd "unix:$tmp/ovs/db.sock" --no-chdir >"$tmp/ovs.log" 2>&1 &
+	exporters="$exporters $!"
+	ip -n "$exporter" addr flush dev wan0
+	vsctl add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 wan0
+	# What passes the bridge must have its checksums.
+	ip netns exec "$host" ethtool -K wan0 tx off >/dev/null
+	ip netns exec "$exporter" ethtool -K br0 tx off >/dev/null
+	ip -n "$exporter" link set br0 up
+	ip -n "$exporter" addr add 91.200.16.20/24 dev br0
+	ip -n "$exporter" addr add 2a01:4f8::20/64 dev br0 nodad
+	ip -n "$exporter" route add 45.83.0.0/24 dev br0
+}
+
+vsctl() { ovs-vsctl --db="unix:$tmp/ovs/db.sock" --timeout=10 "$@"; }
+
 # capture FILE INTERFACE FILTER
 capture() {
 	ip netns exec "$collector" tcpdump -q -U -i "$2" -w "$tmp/$1" "$3" 2>"$tmp/$1.log" &
@@ -211,4 +236,16 @@ while at < len(b):
     at += length
 open(sys.argv[1], "wb").write(b)
 EOP
+}
+
+# lines writes nfdump's JSON one record a line. Unlike CSV it has milliseconds.
+lines() {
+	python3 -c '
+import json, sys
+text = sys.stdin.read().strip("[], \n")
+while text:
+    record, end = json.JSONDecoder().raw_decode(text)
+    text = text[end:].lstrip(", \n")
+    print(json.dumps({k: v for k, v in record.items() if k not in ("type", "label", "src_net", "dst_net")}))
+'
 }

@@ -4,11 +4,11 @@
 # Records what exporters of NetFlow and IPFIX send, and what tshark and nfdump
 # read of it, into the folder of this script:
 #
-#   record.sh [fixed | softflowd | pmacct | fprobe]...
+#   record.sh [fixed | softflowd | pmacct | fprobe | ovs]...
 #
 # records the named groups, all of which watch the same traffic, or all groups.
 # With softflowd comes what nfreplay makes of its v9.
-# Needs root and softflowd, pmacct, fprobe, tcpdump, tshark, nfdump, python3,
+# Needs root and softflowd, pmacct, fprobe, Open vSwitch, tcpdump, tshark, nfdump, python3,
 # curl, ping.
 set -eu
 
@@ -108,18 +108,6 @@ for line in sys.stdin:
 '
 }
 
-# lines writes nfdump's JSON one record a line. Unlike CSV it has milliseconds.
-lines() {
-	python3 -c '
-import json, sys
-text = sys.stdin.read().strip("[], \n")
-while text:
-    record, end = json.JSONDecoder().raw_decode(text)
-    text = text[end:].lstrip(", \n")
-    print(json.dumps({k: v for k, v in record.items() if k not in ("type", "label", "src_net", "dst_net")}))
-'
-}
-
 fixed() {
 	record_at softflowd-v5 198.51.100.30
 	capture softflowd-v5-sll2.pcap any 'udp port 2055 and host 198.51.100.30'
@@ -213,6 +201,14 @@ fprobe_group() {
 	done
 }
 
+ovs_group() {
+	record ovs-ipfix
+	vsctl set bridge br0 ipfix=@i -- --id=@i create ipfix "targets=\"$addr:2055\"" obs_domain_id=44 obs_point_id=9 \
+		sampling=1 cache_active_timeout=2 cache_max_flows=64 other_config:virtual_obs_id=edge-1
+	record ovs-v5
+	vsctl set bridge br0 netflow=@n -- --id=@n create netflow "targets=\"$addr:2055\"" active_timeout=2 engine_type=5 engine_id=6
+}
+
 # replay has nfreplay send what nfcapd has of softflowd's v9.
 replay() {
 	for version in 5 9; do
@@ -224,15 +220,16 @@ replay() {
 	stop_all
 }
 
-[ $# -gt 0 ] || set -- fixed softflowd pmacct fprobe
+[ $# -gt 0 ] || set -- fixed softflowd pmacct fprobe ovs
 network
+case " $* " in *' ovs '*) bridge ;; esac
 softflowds=''
 least=0
 serve
 for group; do
 	case $group in
 	fixed) fixed ;;
-	softflowd | pmacct | fprobe) "${group}_group" ;;
+	softflowd | pmacct | fprobe | ovs) "${group}_group" ;;
 	*) echo "no group $group" >&2; exit 1 ;;
 	esac
 done
@@ -263,14 +260,12 @@ for file in "$tmp"/softflowd-v5.pcapng "$tmp"/softflowd-v5-sll2.pcap; do
 done
 for name in $records; do
 	case $name in
-	*-psamp)
-		# Each packet takes a datagram of 1,428 bytes; nfdump has no use for it.
-		editcap -F pcap -r "$tmp/$name.pcap" "$out/$name.pcap" 1-30
-		python3 "$out/records.py" "$out/$name.pcap"
-		continue
-		;;
+	# A datagram a packet or record: some are enough.
+	*-psamp) enough=1-30 ;;
+	ovs-ipfix) enough=1-180 ;;
+	*) enough=1-5000 ;;
 	esac
-	cat "$tmp/$name.pcap" >"$out/$name.pcap"
+	editcap -F pcap -r "$tmp/$name.pcap" "$out/$name.pcap" "$enough"
 	case $name in
 	*-v[157] | *-v[157]-*)
 		fields "$out/$name.pcap" >"$out/$name.tshark.tsv"
@@ -278,7 +273,9 @@ for name in $records; do
 		;;
 	*)
 		python3 "$out/records.py" "$out/$name.pcap"
-		TZ=UTC nfdump -q -R "$tmp/$name.nfcapd" -o json | lines >"$out/$name.nfdump.json"
+		case $name in *-psamp) continue ;; esac # nfdump has no use for it
+		many=$(($(wc -l <"$out/$name.tshark.tsv") - 1))
+		TZ=UTC nfdump -q -R "$tmp/$name.nfcapd" -o json | lines | head -n "$many" >"$out/$name.nfdump.json"
 		;;
 	esac
 done

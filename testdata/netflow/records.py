@@ -43,7 +43,8 @@ COLUMNS = {  # of a flow record: the names tshark has for it
 }
 COLUMN = {name: column for column, names in COLUMNS.items() for name in names.split()}
 HEADER = ["frame", "version", "uptime", "unix_secs", "sequence", "domain"]
-BORING = re.compile(r"flowset_id|flowset_length|template_frame|padding|timedelta|tcpflags\d*\..*|string_len.*")
+BORING = re.compile(r"flowset_id|flowset_length|template_frame|padding|timedelta|tcpflags\d*\..*|string_len.*|"
+                    r".*_total_.*|drop_.*|mul.*|.*_squared|(in|e)gress_.*cast_.*")  # and counts of no use here
 
 
 def unix_milliseconds(show):
@@ -101,7 +102,8 @@ def templates(flowset):
             kind = length = pen = None
             for part in field:
                 name = part.get("name") or ""
-                if name in ("cflow.template_field_type", "cflow.template_ipfix_field_type", "cflow.scope_field_type"):
+                if name in ("cflow.template_field_type", "cflow.template_ipfix_field_type", "cflow.scope_field_type",
+                            "cflow.template_ipfix_field_type_enterprise"):
                     kind = int(part.get("show"), 0)
                     scopes += name == "cflow.scope_field_type"
                 elif name in ("cflow.template_field_length", "cflow.scope_field_length"):
