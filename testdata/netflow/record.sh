@@ -8,8 +8,8 @@
 #
 # records the named groups, all of which watch the same traffic, or all groups.
 # With softflowd comes what nfreplay makes of its v9.
-# Needs root and softflowd, pmacct, fprobe, Open vSwitch, tcpdump, tshark, nfdump, python3,
-# curl, ping.
+# Needs root and softflowd, pmacct, fprobe, Open vSwitch, tcpdump, tshark, nfdump,
+# python3, curl, ping, ethtool.
 set -eu
 
 out=$(cd "$(dirname "$0")" && pwd)
@@ -275,7 +275,7 @@ for name in $records; do
 		python3 "$out/records.py" "$out/$name.pcap"
 		case $name in *-psamp) continue ;; esac # nfdump has no use for it
 		many=$(($(wc -l <"$out/$name.tshark.tsv") - 1))
-		TZ=UTC nfdump -q -R "$tmp/$name.nfcapd" -o json | lines | head -n "$many" >"$out/$name.nfdump.json"
+		TZ=UTC nfdump -q -R "$tmp/$name.nfcapd" -o json | lines | awk -v many="$many" 'NR <= many' >"$out/$name.nfdump.json"
 		;;
 	esac
 done

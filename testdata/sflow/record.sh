@@ -3,7 +3,7 @@
 #
 # Records the sFlow that exporters send, and what tshark and nfdump's sfcapd read
 # of it, into the folder of this script. Needs root and pmacct, Open vSwitch, tcpdump, tshark,
-# nfdump with sfcapd, python3, curl, ping.
+# nfdump with sfcapd, python3, curl, ping, ethtool.
 set -eu
 
 out=$(cd "$(dirname "$0")" && pwd)
