@@ -16,8 +16,8 @@ const templatesPerDomain = 8
 const minDomains = 4
 
 // minQuota is the least number of templates that one domain may have. It may have
-// a quarter of all.
-const minQuota = 64
+// a quarter of all. Open vSwitch has 90.
+const minQuota = 128
 
 // A domainKey names an observation domain of an exporter. Sampling is known by
 // it, as options can come from another port than the data they are about.

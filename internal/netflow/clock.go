@@ -84,7 +84,9 @@ func (c *clock) millis(u unit, v uint64) (ms int64, ok bool) {
 		if s < ntpToUnix { // of the era that begins in 2036
 			s += 1 << 32
 		}
-		return (s-ntpToUnix)*1000 + int64(v&0xffffffff*1000>>32), v != 0
+		// Exporters round the fraction down: it is that of the nearest microsecond.
+		micros := int64((v&0xffffffff*1e6 + 1<<31) >> 32)
+		return (s-ntpToUnix)*1000 + micros/1000, v != 0
 	case uptime:
 		ms = c.now - int64(int32(c.uptime-uint32(v)))
 		return ms, c.knows&knowsUptime != 0 && ms <= c.now+ahead

@@ -55,6 +55,7 @@ const (
 	backEnd
 	backMinTTL
 	backMaxTTL
+	backICMP
 	// Sampling.
 	selectorID
 	spacedInterval
@@ -294,6 +295,8 @@ func reverseOf(id uint16) element {
 		e.slot = backMinTTL
 	case maxTTL:
 		e.slot = backMaxTTL
+	case icmp:
+		e.slot = backICMP
 	default:
 		return element{}
 	}
@@ -307,7 +310,7 @@ func (e element) fits(length int) bool {
 	case e.slot == noSlot || length == 0:
 		return false
 	case e.unit == ntp:
-		return length == 8
+		return length == 8 || length == 16 // pmacct's: see loadField
 	case e.unit == float:
 		return length == 4 || length == 8
 	}

@@ -348,7 +348,7 @@ func TestInitiatorAndResponder(t *testing.T) {
 func TestEveryEncodingOfTimes(t *testing.T) {
 	const ms = unixNow * 1000
 	ntp := func(unixMs int64) uint64 {
-		return uint64(unixMs/1000+2_208_988_800)<<32 | uint64(unixMs%1000)<<32/1000 + 1
+		return uint64(unixMs/1000+2_208_988_800)<<32 | uint64(unixMs%1000)<<32/1000
 	}
 	for _, c := range []struct {
 		name       string

@@ -159,7 +159,14 @@ func (d *Decoder) loadVariable(t *template, b []byte) int {
 func (d *Decoder) loadField(o op, b []byte) {
 	p := b[o.off:]
 	if o.size == 16 {
-		d.wide[o.slot%numbers] = [16]byte(p)
+		if o.slot < numbers {
+			d.wide[o.slot] = [16]byte(p)
+			return
+		}
+		// A time of pmacct's nfprobe_tstamp_usec: seconds and microseconds since
+		// the Unix epoch, 8 bytes each.
+		s, micros := binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])
+		d.values[o.slot&63] = (s+ntpToUnix)<<32 | micros%1e6<<32/1e6
 		return
 	}
 	n := uint64(0)
@@ -338,9 +345,12 @@ func (d *Decoder) biflow(t *template, c *clock, r *flow.Record, emit func(*flow.
 		b.Known |= flow.HasTranslatedSrc
 	}
 	if r.Protocol == 1 || r.Protocol == 58 {
-		// The answer's type and code are not told.
 		b.Known &^= flow.HasPorts
 		b.SrcPort, b.DstPort = 0, 0
+		if t.fields.has(backICMP) { // else the answer's type and code are not told
+			b.Known |= flow.HasPorts
+			b.DstPort = uint16(v[backICMP])
+		}
 	}
 	if t.fields&(1<<backStart|1<<backEnd) != 0 {
 		b.Known |= c.times(b, t.backStart, t.backEnd, t.fields.has(backStart), t.fields.has(backEnd), v[backStart], v[backEnd])

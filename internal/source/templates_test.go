@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package source
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/overflowd/overflowd/internal/flow"
+)
+
+// rowsOf reads a table that was recorded beside a capture.
+func rowsOf(t *testing.T, table string) (rows []map[string]string) {
+	t.Helper()
+	text, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	names := strings.Split(lines[0], "\t")
+	for _, line := range lines[1:] {
+		row := map[string]string{}
+		for i, v := range strings.Split(line, "\t") {
+			row[names[i]] = v
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// describe writes what a record tells, a line a field.
+func describe(r *flow.Record) string {
+	var b strings.Builder
+	say := func(known flow.Field, name string, v any) {
+		if r.Known&known == known {
+			fmt.Fprintf(&b, "%s %v\n", name, v)
+		}
+	}
+	say(0, "from", r.SrcAddr())
+	say(0, "to", r.DstAddr())
+	say(0, "protocol", r.Protocol)
+	say(flow.HasPorts, "ports", fmt.Sprint(r.SrcPort, r.DstPort))
+	say(flow.HasTOS, "tos", r.TOS)
+	say(flow.HasTCPFlags, "flags", r.TCPFlags)
+	say(flow.HasPackets, "packets", r.Packets)
+	say(flow.HasBytes, "bytes", r.Bytes)
+	say(flow.HasStart, "start", r.Start)
+	say(flow.HasEnd, "end", r.End)
+	say(flow.HasIngress, "ingress", r.Ingress)
+	say(flow.HasEgress, "egress", r.Egress)
+	say(flow.HasVLAN, "vlan", r.VLAN)
+	say(flow.HasTTL, "ttl", fmt.Sprint(r.TTL, r.MaxTTL))
+	say(flow.HasAS, "as", fmt.Sprint(r.SrcAS, r.DstAS))
+	return b.String()
+}
+
+// recordOf makes the record that a row of tshark's tells; back is that of the
+// other direction, if it had packets.
+func recordOf(t *testing.T, row map[string]string) (r flow.Record, back *flow.Record) {
+	number := func(known flow.Field, name string, bits int) uint64 {
+		v := row[name]
+		if v == "" {
+			return 0
+		}
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			t.Fatalf("%s %q", name, v)
+		}
+		r.Known |= known
+		return n & (1<<bits - 1)
+	}
+	address := func(a *[16]byte, name string) {
+		ip, err := netip.ParseAddr(row[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Family = flow.IPv6
+		if ip.Is4() {
+			r.Family = flow.IPv4
+		}
+		copy(a[:], ip.AsSlice())
+	}
+	address(&r.Src, "srcaddr")
+	address(&r.Dst, "dstaddr")
+	r.Protocol = uint8(number(0, "protocol", 8))
+	if row["srcport"] != "" {
+		r.SrcPort, r.DstPort = uint16(number(flow.HasPorts, "srcport", 16)), uint16(number(flow.HasPorts, "dstport", 16))
+	}
+	isICMP := row["icmp_type"] != "" && (r.Protocol == 1 || r.Protocol == 58) // nfreplay writes it with each protocol
+	if isICMP {
+		r.SrcPort, r.DstPort = 0, uint16(number(flow.HasPorts, "icmp_type", 8)<<8|number(0, "icmp_code", 8))
+	}
+	r.TOS, r.TCPFlags = uint8(number(flow.HasTOS, "tos", 8)), uint8(number(flow.HasTCPFlags, "tcpflags", 8))
+	r.Packets, r.Bytes = number(flow.HasPackets, "packets", 64), number(flow.HasBytes, "octets", 64)
+	r.Ingress, r.Egress = uint32(number(flow.HasIngress, "ingress", 32)), uint32(number(flow.HasEgress, "egress", 32))
+	r.VLAN = uint16(number(flow.HasVLAN, "vlan", 12))
+	r.SrcAS, r.DstAS = uint32(number(flow.HasAS, "srcas", 32)), uint32(number(flow.HasAS, "dstas", 32))
+	for _, x := range []struct {
+		name  string
+		known flow.Field
+		ms    *int64
+	}{{"start", flow.HasStart, &r.Start}, {"end", flow.HasEnd, &r.End}} {
+		if row[x.name] != "" {
+			f, err := strconv.ParseFloat(row[x.name], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			*x.ms = int64(math.Floor(f))
+			r.Known |= x.known
+		}
+	}
+	for _, other := range strings.Split(row["other"], "; ") {
+		name, v, _ := strings.Cut(other, "=")
+		switch name {
+		case "ip_ttl":
+			n, _ := strconv.ParseUint(v, 10, 8)
+			r.TTL, r.MaxTTL, r.Known = uint8(n), uint8(n), r.Known|flow.HasTTL
+		case "ip_dscp": // only where there is no TOS
+			if n, _ := strconv.ParseUint(v, 10, 8); row["tos"] == "" {
+				r.TOS, r.Known = uint8(n)<<2, r.Known|flow.HasTOS
+			}
+		}
+	}
+	if row["reverse_packets"] == "" || row["reverse_packets"] == "0" {
+		return r, nil
+	}
+	// What has no reverse element is of both directions, but for interfaces and
+	// VLAN.
+	b := r
+	b.Src, b.Dst, b.SrcPort, b.DstPort = r.Dst, r.Src, r.DstPort, r.SrcPort
+	b.SrcAS, b.DstAS = r.DstAS, r.SrcAS
+	forward := r.Known
+	r.Known = forward & (flow.HasPorts | flow.HasStart | flow.HasEnd | flow.HasAS)
+	b.Packets, b.Bytes = number(flow.HasPackets, "reverse_packets", 64), number(flow.HasBytes, "reverse_octets", 64)
+	b.TOS, b.TCPFlags = uint8(number(flow.HasTOS, "reverse_tos", 8)), uint8(number(flow.HasTCPFlags, "reverse_tcpflags", 8))
+	if isICMP {
+		b.SrcPort, b.DstPort = 0, uint16(number(0, "reverse_icmp_type", 8)<<8|number(0, "reverse_icmp_code", 8))
+	}
+	b.Known, r.Known = r.Known, forward
+	return r, &b
+}
+
+// TestRecordedTemplatesAreReadAsTsharkReadsThem compares every record of every
+// recording of v9 and IPFIX with what records.py took from tshark.
+func TestRecordedTemplatesAreReadAsTsharkReadsThem(t *testing.T) {
+	v9, _ := filepath.Glob("../../testdata/netflow/*-v9*.tshark.tsv")
+	ipfix, _ := filepath.Glob("../../testdata/netflow/*-ipfix*.tshark.tsv")
+	tables := append(v9, ipfix...)
+	if len(tables) < 18 {
+		t.Fatalf("%d tables", len(tables))
+	}
+	for _, table := range tables {
+		name := strings.TrimSuffix(filepath.Base(table), ".tshark.tsv")
+		feed, got, err := read(t, strings.TrimSuffix(table, ".tshark.tsv")+".pcap")
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var want []flow.Record
+		rows := rowsOf(t, table)
+		for _, row := range rows {
+			r, back := recordOf(t, row)
+			if r.Packets != 0 || back == nil {
+				want = append(want, r)
+			}
+			if back != nil {
+				want = append(want, *back)
+			}
+		}
+		if len(got) != len(want) || len(want) < 50 {
+			t.Errorf("%s: %d records, tshark has %d", name, len(got), len(want))
+			continue
+		}
+		interval := uint32(0)
+		switch {
+		case strings.Contains(name, "sampled"):
+			interval = 10
+		case strings.HasPrefix(name, "softflowd"):
+			interval = 1 // said in options
+		case name == "ovs-ipfix":
+			interval = 0
+		}
+		for i := range want {
+			if strings.HasSuffix(name, "-micro") || strings.HasSuffix(name, "-nano") {
+				// tshark rounds down what softflowd has rounded down: .999 for the next.
+				for _, x := range [][2]*int64{{&want[i].Start, &got[i].Start}, {&want[i].End, &got[i].End}} {
+					if *x[1] == *x[0]+1 {
+						*x[0]++
+					}
+				}
+			}
+			w, g := describe(&want[i]), describe(&got[i])
+			if strings.HasSuffix(name, "-usec") {
+				// tshark reads no times of 16 bytes.
+				var start, end int64
+				for _, field := range strings.Split(rows[i]["other"], "; ") {
+					var seconds, micros int64
+					if _, err := fmt.Sscanf(field, "abstimestart_bytes=%16x%16x", &seconds, &micros); err == nil {
+						start = seconds*1000 + micros/1000
+					} else if _, err := fmt.Sscanf(field, "abstimeend_bytes=%16x%16x", &seconds, &micros); err == nil {
+						end = seconds*1000 + micros/1000
+					}
+				}
+				want[i].Start, want[i].End, want[i].Known = start, end, want[i].Known|flow.HasStart|flow.HasEnd
+				w = describe(&want[i])
+			}
+			if diff := cmp.Diff(w, g); diff != "" {
+				t.Errorf("%s, record %d (-tshark +overflowd):\n%s", name, i, diff)
+				break
+			}
+			if got[i].Interval != interval {
+				t.Errorf("%s, record %d: sampling interval %d, want %d", name, i, got[i].Interval, interval)
+				break
+			}
+		}
+		for r := range Reasons {
+			if n := feed.Counters.Drops[r].Load(); n != 0 {
+				t.Errorf("%s: %d %ss %s", name, n, r.Noun(), r)
+			}
+		}
+	}
+}
