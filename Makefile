@@ -5,10 +5,10 @@ LDFLAGS := -X main.version=$(VERSION)
 RELEASE := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $(LDFLAGS)"
 
 # The packages that bear a byte order also run as big-endian and little-endian mips.
-BYTE_ORDER := ./internal/identity ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/tracer
+BYTE_ORDER := ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/tracer
 FUZZTIME ?= 5s
 
-.PHONY: all build run test packages lint unit mips fuzz budget bench cross clean
+.PHONY: all build run test packages lint unit compare mips fuzz budget bench cross clean
 .NOTPARALLEL:
 
 all: build
@@ -24,7 +24,7 @@ run: build
 	cat bin/tracers.json
 	bin/overflowd verify bin/tracers.json
 
-test: packages lint unit mips fuzz budget
+test: packages lint unit compare mips fuzz budget
 
 packages:
 	@.ci/packages
@@ -38,6 +38,10 @@ lint:
 
 unit:
 	.ci/gotest -race -timeout 30m ./...
+
+# The recordings, read by another program's decoders.
+compare:
+	cd internal/compare && go vet . && ../../.ci/gotest ./...
 
 mips:
 	GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 .ci/gotest -short -exec "qemu-mips-static -cpu 24Kc" $(BYTE_ORDER)

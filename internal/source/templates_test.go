@@ -3,6 +3,7 @@
 package source
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/overflowd/overflowd/internal/flow"
@@ -226,3 +228,120 @@ func TestRecordedTemplatesAreReadAsTsharkReadsThem(t *testing.T) {
 		}
 	}
 }
+
+// nfdumpRecord is a record as "nfdump -o json" writes it, as far as it has what
+// we read.
+type nfdumpRecord struct {
+	First     string `json:"first"`
+	Last      string `json:"last"`
+	Packets   uint64 `json:"in_packets"`
+	Bytes     uint64 `json:"in_bytes"`
+	BackCount uint64 `json:"out_packets"`
+	BackBytes uint64 `json:"out_bytes"`
+	Protocol  uint8  `json:"proto"`
+	Flags     string `json:"tcp_flags"`
+	ICMPType  uint8  `json:"icmp_type"`
+	ICMPCode  uint8  `json:"icmp_code"`
+	SrcPort   uint16 `json:"src_port"`
+	DstPort   uint16 `json:"dst_port"`
+	TOS       uint8  `json:"src_tos"`
+	Src4      string `json:"src4_addr"`
+	Dst4      string `json:"dst4_addr"`
+	Src6      string `json:"src6_addr"`
+	Dst6      string `json:"dst6_addr"`
+	Ingress   uint32 `json:"input_snmp"`
+	Egress    uint32 `json:"output_snmp"`
+	SrcAS     uint32 `json:"src_as"`
+	DstAS     uint32 `json:"dst_as"`
+	VLAN      uint16 `json:"src_vlan"`
+	Status    uint8  `json:"fwd_status"`
+}
+
+// TestRecordedTemplatesAreReadAsNfdumpReadsThem has a second witness.
+func TestRecordedTemplatesAreReadAsNfdumpReadsThem(t *testing.T) {
+	tables, _ := filepath.Glob("../../testdata/netflow/*.nfdump.json")
+	if len(tables) < 19 {
+		t.Fatalf("%d tables", len(tables))
+	}
+	for _, table := range tables {
+		name := strings.TrimSuffix(filepath.Base(table), ".nfdump.json")
+		_, got, err := read(t, strings.TrimSuffix(table, ".nfdump.json")+".pcap")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// nfdump exchanges first and last of 21 and 22 in IPFIX, knows neither 150
+		// and 151 nor 154 to 157 nor pmacct's 16 bytes of them, and takes 158 and 159
+		// for times since 1970.
+		timed := strings.Contains(name, "-v9") || name == "softflowd-ipfix-milli" || strings.HasPrefix(name, "pmacctd") && !strings.HasSuffix(name, "-usec")
+		// It takes Open vSwitch's counts of all flows for those of the flow.
+		counted := name != "ovs-ipfix"
+		// It takes the TOS of the way back of a biflow for that of the way forth, and
+		// the TCP flags of both together.
+		oneWay := name != "softflowd-ipfix-biflow"
+		i, compared := 0, 0
+		for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+			var n nfdumpRecord
+			if err := json.Unmarshal([]byte(line), &n); err != nil {
+				t.Fatal(err)
+			}
+			if i >= len(got) {
+				t.Fatalf("%s: nfdump has more than our %d records", name, len(got))
+			}
+			if n.Packets == 0 && n.BackCount != 0 && counted { // we have the way back only
+				if b := &got[i]; b.Packets != n.BackCount || b.Bytes != n.BackBytes {
+					t.Fatalf("%s, record %d: %d packets back, nfdump has %d", name, i, b.Packets, n.BackCount)
+				}
+				i++
+				continue
+			}
+			r := &got[i]
+			isICMP := n.Protocol == 1 || n.Protocol == 58
+			if isICMP {
+				n.SrcPort, n.DstPort = 0, uint16(n.ICMPType)<<8|uint16(n.ICMPCode)
+				if n.DstPort == 0 {
+					n.DstPort = r.DstPort // it reads neither 139 in v9, nor 176 to 179, nor pmacct's destination port
+				}
+			}
+			flags := 0 // as "...AP.SF"
+			for bit, c := range n.Flags {
+				if c != '.' {
+					flags |= 128 >> bit
+				}
+			}
+			if !timed {
+				n.First, n.Last = millisText(r.Start), millisText(r.End)
+			}
+			if !counted {
+				n.Packets, n.Bytes = r.Packets, r.Bytes
+			}
+			if !oneWay {
+				n.TOS, flags = r.TOS, int(r.TCPFlags)
+			}
+			want := fmt.Sprintln(n.Src4+n.Src6, n.Dst4+n.Dst6, n.SrcPort, n.DstPort, n.Protocol, n.TOS, flags, n.Packets, n.Bytes, n.First, n.Last, n.Ingress, n.Egress,
+				n.SrcAS, n.DstAS, n.VLAN, n.Status)
+			is := fmt.Sprintln(r.SrcAddr(), r.DstAddr(), r.SrcPort, r.DstPort, r.Protocol, r.TOS, r.TCPFlags, r.Packets, r.Bytes, millisText(r.Start), millisText(r.End),
+				r.Ingress, r.Egress, r.SrcAS, r.DstAS, r.VLAN, r.ForwardingStatus)
+			if diff := cmp.Diff(want, is); diff != "" {
+				t.Errorf("%s, record %d (-nfdump +overflowd):\n%s", name, i, diff)
+				break
+			}
+			i++
+			compared++
+			if n.BackCount != 0 && counted && name == "softflowd-ipfix-biflow" {
+				if b := &got[i]; b.Packets != n.BackCount || b.Bytes != n.BackBytes || b.Src != r.Dst {
+					t.Fatalf("%s, record %d: %d packets back, nfdump has %d", name, i, b.Packets, n.BackCount)
+				}
+				i++
+			}
+		}
+		if i != len(got) && !t.Failed() || compared < 40 {
+			t.Errorf("%s: %d of %d records, %d compared", name, i, len(got), compared)
+		}
+	}
+}
+
+func millisText(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000") }
