@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package packet
+
+import (
+	"encoding/binary"
+
+	"github.com/overflowd/overflowd/internal/flow"
+)
+
+// Packet is what the headers of one packet tell of its flow. It holds no
+// pointers. A field whose bit in Known is not set could not be read and means
+// nothing, but for Bytes.
+type Packet struct {
+	flow.Key
+	// Known has HasPorts, HasTOS, HasTCPFlags, HasTTL, HasVLAN and HasBytes as
+	// far as the frame told them. ICMP's type and code are ports, as in
+	// flow.Key.
+	Known flow.Field
+	// Bytes of layer 3, IP header included, as the IP header tells them: more
+	// than there are of a frame that was cut. The header of a jumbogram, and
+	// of one that segmentation is left to the card for, says 0: then it is
+	// what the frame has behind the link layer, HasBytes is not set, and who
+	// knows how much was cut off the frame adds that.
+	Bytes uint32
+	// VLAN is the outermost 802.1Q identifier. A tag with identifier 0 bears a
+	// priority only and is none.
+	VLAN     uint16
+	TOS      uint8 // IPv6: traffic class
+	TCPFlags uint8 // the eight from CWR to FIN
+	TTL      uint8 // IPv6: hop limit
+	// Fragment: not the first fragment of a packet. It belongs to the flow of
+	// the first, but only that one bears the ports.
+	Fragment bool
+}
+
+// Parse reads of what flow the packet in a frame is. Frames are often cut: what
+// is there counts, down to the IP addresses. The error is ErrLinkType, ErrShort,
+// ErrNotIP or ErrHeader, of an IPv4 header whose lengths lie within it, which no
+// router forwards; p is then undefined. Tunnels are not looked into: the flow is
+// the outer one.
+func Parse(link LinkType, frame []byte, p *Packet) error {
+	*p = Packet{}
+	b, err := p.link(link, frame)
+	if p.Family == 0 {
+		return err
+	}
+	p.transport(b)
+	return nil
+}
+
+// transport reads ports and flags of a layer-4 header, of which any part may be
+// missing.
+func (p *Packet) transport(b []byte) {
+	switch p.Protocol {
+	case protoTCP:
+		if len(b) >= 14 { // RFC 9293, section 3.1
+			p.TCPFlags = b[13]
+			p.Known |= flow.HasTCPFlags
+		}
+		fallthrough
+	case protoUDP, protoDCCP, protoSCTP, protoUDPLite:
+		if len(b) >= 4 {
+			p.SrcPort = binary.BigEndian.Uint16(b)
+			p.DstPort = binary.BigEndian.Uint16(b[2:])
+			p.Known |= flow.HasPorts
+		}
+	case protoICMP, protoICMPv6: // RFC 792, RFC 4443: type and code
+		if len(b) >= 2 {
+			p.DstPort = binary.BigEndian.Uint16(b)
+			p.Known |= flow.HasPorts
+		}
+	}
+}
