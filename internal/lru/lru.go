@@ -67,6 +67,16 @@ func (t *Table[K]) Find(key K) (slot int, ok bool) {
 	return int(i), true
 }
 
+// Holds reports whether a slot is the one of a key, and counts as a use of it if
+// so. To an owner who remembers where a key was it spares the hash of the key.
+func (t *Table[K]) Holds(slot int, key K) bool {
+	if n := &t.nodes[slot]; !n.used || n.key != key {
+		return false
+	}
+	t.touch(int32(slot))
+	return true
+}
+
 // Outcome of Put.
 type Outcome uint8
 

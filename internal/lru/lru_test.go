@@ -29,7 +29,7 @@ func TestATableDoesWhatTheModelDoes(t *testing.T) {
 		replaced := 0
 		for step := range 20000 {
 			k := r.IntN(2*size + 1)
-			switch r.IntN(4) {
+			switch r.IntN(5) {
 			case 0:
 				slot, ok := table.Find(k)
 				if want := m.use(k); ok != want || ok && content[slot] != k {
@@ -40,6 +40,15 @@ func TestATableDoesWhatTheModelDoes(t *testing.T) {
 				if m.use(k); ok {
 					table.Remove(slot)
 					m = m[1:]
+				}
+			case 2:
+				slot := r.IntN(size)
+				held := slices.Contains(m, k) && content[slot] == k && table.nodes[slot].used
+				if ok := table.Holds(slot, k); ok != held {
+					t.Fatalf("size %d, step %d: slot %d holds %d: %v, want %v", size, step, slot, k, ok, held)
+				}
+				if held {
+					m.use(k)
 				}
 			default:
 				before := len(m)
