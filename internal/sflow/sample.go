@@ -50,7 +50,7 @@ func (d *Decoder) flowSample(b []byte, expanded bool) bool {
 		}
 		h := (*[44]byte)(b)
 		now.sequence = binary.BigEndian.Uint32(h[0:])
-		d.source.class, d.source.index = binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
+		d.source.id = binary.BigEndian.Uint64(h[4:])
 		rate = binary.BigEndian.Uint32(h[12:])
 		now.pool, now.drops = binary.BigEndian.Uint32(h[16:]), binary.BigEndian.Uint32(h[20:])
 		inFormat, in = binary.BigEndian.Uint32(h[24:]), binary.BigEndian.Uint32(h[28:])
@@ -64,7 +64,7 @@ func (d *Decoder) flowSample(b []byte, expanded bool) bool {
 		h := (*[32]byte)(b)
 		now.sequence = binary.BigEndian.Uint32(h[0:])
 		id := binary.BigEndian.Uint32(h[4:])
-		d.source.class, d.source.index = id>>24, id&0xffffff
+		d.source.id = uint64(id>>24)<<32 | uint64(id&0xffffff)
 		rate = binary.BigEndian.Uint32(h[8:])
 		now.pool, now.drops = binary.BigEndian.Uint32(h[12:]), binary.BigEndian.Uint32(h[16:])
 		in, out = binary.BigEndian.Uint32(h[20:]), binary.BigEndian.Uint32(h[24:])

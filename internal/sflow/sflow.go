@@ -80,6 +80,7 @@ type Decoder struct {
 	// table gives the sources of all agents their slots in last.
 	table *lru.Table[source]
 	last  [maxSources]progress
+	hints [256]uint8 // slots in which sources were found
 }
 
 // NewDecoder returns a decoder with all the memory that it will ever use.
@@ -101,18 +102,24 @@ func (d *Decoder) Decode(datagram []byte, emit func(*flow.Record)) error {
 	if len(b) < 8 {
 		return ErrShort
 	}
-	d.source = source{family: binary.BigEndian.Uint32(b[4:])}
+	d.source = source{}
+	kind := binary.BigEndian.Uint32(b[4:])
 	b = b[8:]
-	address, ok := addressSize(d.source.family)
+	address, ok := addressSize(kind)
 	if !ok {
 		return ErrAgent
 	}
 	if len(b) < address+16 {
 		return ErrShort
 	}
-	copy(d.source.agent[:], b[:address])
+	switch address {
+	case 4:
+		d.source.low = uint64(binary.BigEndian.Uint32(b))
+	case 16:
+		d.source.high, d.source.low = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+	}
 	b = b[address:]
-	d.source.subAgent = binary.BigEndian.Uint32(b)
+	d.source.agent = uint64(kind)<<32 | uint64(binary.BigEndian.Uint32(b))
 	count := binary.BigEndian.Uint32(b[12:])
 	b = b[16:]
 	var damage error
