@@ -4,6 +4,7 @@ package sflow
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -12,7 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,12 +65,12 @@ func eachDatagram(t *testing.T, name string, limit int, f func([]byte)) {
 
 func TestTheSwitchesExport(t *testing.T) {
 	d := NewDecoder()
-	datagrams, records, bytes := 0, 0, uint64(0)
+	datagrams, records, octets := 0, 0, uint64(0)
 	eachDatagram(t, capture(t), 1<<20, func(b []byte) {
 		datagrams++
 		if err := d.Decode(b, func(r *flow.Record) {
 			records++
-			bytes += r.Bytes
+			octets += r.Bytes
 			if r.Interval != 300 {
 				t.Errorf("interval %d", r.Interval)
 			}
@@ -77,15 +78,21 @@ func TestTheSwitchesExport(t *testing.T) {
 			t.Errorf("datagram %d: %v", datagrams, err)
 		}
 	})
-	t.Logf("%d datagrams, %d records of %d bytes, %+v", datagrams, records, bytes, d.Stats)
+	t.Logf("%d datagrams, %d records of %d bytes, %+v", datagrams, records, octets, d.Stats)
 	want := Stats{FlowSamples: 5855, CounterSamples: 502}
 	if got := d.Stats; datagrams != 1000 || records+int(got.NoFlow) != 5855 || got != want {
 		t.Errorf("%d datagrams, %d records, %+v", datagrams, records, got)
 	}
 }
 
-// tsharkField is a line of PDML, which has one field a line.
-var tsharkField = regexp.MustCompile(`<field name="([^"]*)".* show="([^"]*)"`)
+// tsharkFields are those of its XML that are compared, and "", which begins a
+// sample.
+var tsharkFields = []string{"", "ip.src", "ip.dst", "ip.proto", "ip.dsfield", "ip.ttl", "ip.len",
+	"ipv6.src", "ipv6.dst", "ipv6.nxt", "ipv6.tclass", "ipv6.hlim", "ipv6.plen",
+	"tcp.srcport", "tcp.dstport", "tcp.flags", "udp.srcport", "udp.dstport", "icmp.type", "icmp.code", "icmpv6.type", "icmpv6.code",
+	"vlan.id", "ieee8021ad.id", "sflow_245.vlan.in", "sflow.flow_sample.sampling_rate", "sflow.flow_sample.input_interface",
+	"sflow.flow_sample.input_interface_value", "sflow.flow_sample.output_interface.format",
+	"sflow.flow_sample.output_interface_format", "sflow.flow_sample.output_interface_value"}
 
 // tsharkSamples reads the flow samples of a capture with tshark: of each the
 // fields, the first of a name, which is that of the outermost header.
@@ -108,32 +115,32 @@ func tsharkSamples(t *testing.T, name string, limit int) []map[string]string {
 	var at map[string]string
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if line == "<packet>" {
+	for lines.Scan() { // one field a line
+		line := bytes.TrimLeft(lines.Bytes(), " ")
+		if string(line) == "<packet>" {
 			at = nil
 		}
-		if !strings.HasPrefix(line, "<field ") {
+		line, ok := bytes.CutPrefix(line, []byte(`<field name="`))
+		b, line, _ := bytes.Cut(line, []byte(`"`))
+		if !ok || !slices.Contains(tsharkFields, string(b)) {
 			continue
 		}
-		// What does not matter is dropped before the expression is tried.
-		if at == nil && !strings.Contains(line, " sample, seq ") {
-			continue
-		}
-		m := tsharkField.FindStringSubmatch(line)
+		name := string(b)
+		_, line, _ = bytes.Cut(line, []byte(` show="`))
+		b, _, _ = bytes.Cut(line, []byte(`"`))
+		show := string(b)
 		switch {
-		case m == nil:
-		case strings.HasPrefix(m[2], "Flow sample, seq ") || strings.HasPrefix(m[2], "Expanded flow sample, seq "):
+		case strings.HasPrefix(show, "Flow sample, seq ") || strings.HasPrefix(show, "Expanded flow sample, seq "):
 			at = map[string]string{}
 			samples = append(samples, at)
-		case strings.Contains(m[2], " sample, seq "): // of counters
+		case strings.Contains(show, " sample, seq "): // of counters
 			at = nil
 		case at != nil:
-			if _, ok := at[m[1]]; !ok {
-				at[m[1]] = m[2]
+			if _, ok := at[name]; !ok {
+				at[name] = show
 			}
-			if at["outer"] == "" && (m[1] == "ip.src" || m[1] == "ipv6.src") { // not that within an ICMP error
-				at["outer"] = m[1]
+			if at["outer"] == "" && (name == "ip.src" || name == "ipv6.src") { // not that within an ICMP error
+				at["outer"] = name
 			}
 		}
 	}
@@ -293,12 +300,12 @@ func fromTshark(t *testing.T, f map[string]string) string {
 		}
 		return n
 	}
-	src, dst, protocol, tos, ttl, bytes := "ip.src", "ip.dst", "ip.proto", "ip.dsfield", "ip.ttl", uint64(0)
+	src, dst, protocol, tos, ttl, octets := "ip.src", "ip.dst", "ip.proto", "ip.dsfield", "ip.ttl", uint64(0)
 	if f["outer"] == "ipv6.src" {
 		src, dst, protocol, tos, ttl = "ipv6.src", "ipv6.dst", "ipv6.nxt", "ipv6.tclass", "ipv6.hlim"
-		bytes = 40 + number("ipv6.plen")
+		octets = 40 + number("ipv6.plen")
 	} else {
-		bytes = number("ip.len")
+		octets = number("ip.len")
 	}
 	ports, flags := "-", "-"
 	switch number(protocol) {
@@ -335,6 +342,6 @@ func fromTshark(t *testing.T, f map[string]string) string {
 		}
 	}
 	return fmt.Sprintln(netip.MustParseAddr(f[src]), netip.MustParseAddr(f[dst]), "protocol", number(protocol), "ports", ports, "flags", flags,
-		"TOS", number(tos), "TTL", fmt.Sprint(number(ttl), " ", number(ttl)), "bytes", bytes, "rate", number("sflow.flow_sample.sampling_rate"),
+		"TOS", number(tos), "TTL", fmt.Sprint(number(ttl), " ", number(ttl)), "bytes", octets, "rate", number("sflow.flow_sample.sampling_rate"),
 		"in", in, "out", out, "dropped", dropped, "VLAN", vlan)
 }
