@@ -2,13 +2,8 @@
 
 // Package packet takes captured frames apart without copying or allocating. One
 // walk over the headers, from the link layer up to the transport, serves both
-// who wants the flow that a frame belongs to (Parse) and who wants the datagram
-// in it (ParseUDP):
-//
-//	Ethernet, loopback, cooked   802.1Q and QinQ tags, PPPoE session
-//	PPP, MPLS                    label stack
-//	IPv4                         options, fragments
-//	IPv6                         extension headers, fragments
+// who wants the flow of a packet (Parse) and who wants the datagram in it
+// (ParseUDP).
 package packet
 
 import (

@@ -8,26 +8,30 @@
 // samples, a flow sample holds records, and both say of what format and how long
 // they are, so that what is not known is skipped:
 //
-//	datagram                 flow sample   (1)  (3)    raw packet header (0,1)
-//	version 5              0  sequence       0    0    header protocol   0
-//	agent address type     4  source class   4:8  4    frame length      4
-//	agent address, 4 or 16 8  source index   5    8    bytes stripped    8
-//	sub-agent id          -20 sampling rate  8   12    header length    12
-//	sequence              -16 sample pool   12   16    header           16
-//	uptime, ms            -12 drops         16   20
-//	samples                -8 input         20   24    sampled IPv4 (0,3), IPv6 (0,4)
-//	                          output        24   32    length            0   0
-//	sample, record            records       28   40    protocol          4   4
-//	enterprise, format     0  length        32   44    source address    8   8
-//	length                 4                           dest. address    12  24
-//	                                                   source port      16  40
-//	                                                   dest. port       20  44
-//	                                                   TCP flags        24  48
-//	                                                   TOS, priority    28  52
+//	datagram                  sample, record
+//	version 5             0   enterprise, 20 bits, and format, 12   0
+//	agent address type    4   length of what follows                4
+//	agent address         8
+//	  behind it:              raw packet header (0,1)
+//	  sub-agent id        0   header protocol   0
+//	  sequence            4   frame length      4
+//	  uptime, ms          8   bytes stripped    8
+//	  samples            12   header length    12
+//	                          header           16
+//	flow sample  (0,1) (0,3)
+//	sequence        0     0   sampled IPv4 (0,3), IPv6 (0,4)
+//	source class    4     4   length            0   0
+//	source index    5     8   protocol          4   4
+//	sampling rate   8    12   source address    8   8
+//	sample pool    12    16   dest. address    12  24
+//	drops          16    20   source port      16  40
+//	input          20    24   dest. port       20  44
+//	output         24    32   TCP flags        24  48
+//	records        28    40   TOS, priority    28  52
+//	length         32    44   length           32  56
 //
-// The word of enterprise and format has 20 and 12 bits; an interface is a format
-// of 2 bits and a number of 30 in samples of format 1, and two words in those of
-// format 3.
+// An interface is a format of 2 bits and a number of 30 in samples of format 1,
+// and two words in those of format 3.
 package sflow
 
 import (
@@ -132,8 +136,7 @@ func (d *Decoder) Decode(datagram []byte, emit func(*flow.Record)) error {
 		switch format {
 		case 1, 3:
 			d.Stats.FlowSamples++
-			ok := d.flowSample(sample, format == 3)
-			if !ok {
+			if !d.flowSample(sample, format == 3) {
 				damage = ErrSample
 			}
 			if d.rec.Family == 0 {
