@@ -82,6 +82,7 @@ func (s *status) json() []byte {
 	o.uint("packets", c.Packets.Load())
 	o.uint("bytes", c.Bytes.Load())
 	o.uint("overrun", c.Overrun.Load())
+	o.uint("untaken", c.Untaken.Load())
 	o.uint("evicted", c.Evicted.Load())
 	o.close()
 	o.open("dropped")
@@ -179,6 +180,10 @@ func (s *status) text() []byte {
 	}
 	if n := c.Overrun.Load(); n > 0 {
 		line(label, "%s by the system, as reading did not keep up", many(n, "datagram"))
+		label = ""
+	}
+	if n := c.Untaken.Load(); n > 0 {
+		line(label, "%s by sFlow agents, for want of resources (the others count for them)", many(n, "sample"))
 		label = ""
 	}
 	if n := c.Evicted.Load(); n > 0 {

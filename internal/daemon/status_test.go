@@ -142,7 +142,7 @@ func TestTheStatus(t *testing.T) {
 		delete(x.(member), "last")
 	}
 	zero := member{}
-	for _, name := range []string{"stranger", "version", "short", "empty", "cut", "bad_set", "no_template", "bad_template", "no_flow", "no_count",
+	for _, name := range []string{"stranger", "version", "short", "empty", "cut", "damaged", "no_template", "bad_template", "no_flow", "no_count",
 		"unreadable", "foreign", "fragment", "link_type"} {
 		zero[name] = 0.0
 	}
@@ -152,7 +152,7 @@ func TestTheStatus(t *testing.T) {
 			"packets": 70 * n, "bytes": 7000 * n, "dropped": dropped}
 	}
 	want := member{"version": "v1.2.3", "listen": c.Listen.String(), "rate": 1e-6, "dropped": zero,
-		"received": member{"datagrams": 4.0, "records": 4.0, "packets": 280.0, "bytes": 28000.0, "overrun": 0.0, "evicted": 0.0},
+		"received": member{"datagrams": 4.0, "records": 4.0, "packets": 280.0, "bytes": 28000.0, "overrun": 0.0, "untaken": 0.0, "evicted": 0.0},
 		"selected": member{"records": 0.0, "lost": 0.0, "unsigned": 0.0}, "tracers": member{"printed": 0.0},
 		"exporters": []any{exporter("127.0.0.4", 2, member{"short": 1.0, "version": 1.0}), exporter("127.0.0.3", 1, member{})}, "exporters_forgotten": 1.0}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -41,6 +41,9 @@ func (d *daemon) sums() {
 	if n := c.Overrun.Load(); n > 0 {
 		d.log.Printf("%s: the system dropped %s, as reading did not keep up", from, count(n, "datagram"))
 	}
+	if n := c.Untaken.Load(); n > 0 {
+		d.log.Printf("%s: %s not taken by sFlow agents, for want of resources; the others count for them", from, count(n, "sample"))
+	}
 	if n := c.Evicted.Load(); n > 0 {
 		d.log.Printf("%s: %s made room for others: there were more exporters than --max-exporters %d", from,
 			count(n, "template"), d.config.Remember)

@@ -73,7 +73,9 @@ func (d *Decoder) flowSample(b []byte, expanded bool) bool {
 		count = binary.BigEndian.Uint32(h[28:])
 		b = b[32:]
 	}
-	r.Interval = d.interval(rate, now)
+	if r.Interval = d.interval(rate, now); r.Interval == 0 {
+		r.Interval = d.Interval
+	}
 	if inFormat == single && isInterface(in) {
 		r.Ingress = in
 		r.Known |= flow.HasIngress

@@ -75,6 +75,9 @@ type Stats struct {
 // A Decoder turns datagrams into records. It is not safe for concurrent use:
 // each source owns one.
 type Decoder struct {
+	// Interval is the sampling interval of samples whose agent does not tell
+	// one. It may be changed between datagrams.
+	Interval uint32
 	// Stats belong to the goroutine that decodes, which may copy them.
 	Stats Stats
 
@@ -89,6 +92,9 @@ type Decoder struct {
 
 // NewDecoder returns a decoder with all the memory that it will ever use.
 func NewDecoder() *Decoder { return &Decoder{table: lru.New[source](maxSources)} }
+
+// Last returns the record that was emitted last. It belongs to the decoder.
+func (d *Decoder) Last() *flow.Record { return &d.rec }
 
 // Decode calls emit for each sampled IP packet of the datagram. The record has
 // one packet; Interval is the sampling rate, or more where the agent says that

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/overflowd/overflowd/internal/netflow"
+	"github.com/overflowd/overflowd/internal/sflow"
 )
 
 // Reason why something that came in, or a part of it, gave no record.
@@ -18,7 +19,7 @@ const (
 	Short                  // shorter than its header
 	Empty                  // promises no records
 	Cut                    // promises more than it holds
-	BadSet                 // a set or sample of an impossible length
+	Damaged                // a set or sample of an impossible length, or worse
 	// Of parts of datagrams.
 	NoTemplate  // data whose template did not come
 	BadTemplate // a template that is refused
@@ -40,7 +41,7 @@ var reasons = [Reasons]struct{ name, noun, text string }{
 	{"short", "datagram", "shorter than the header of its version"},
 	{"empty", "datagram", "without records"},
 	{"cut", "datagram", "with less than the header promises (what is whole was read)"},
-	{"bad_set", "datagram", "with a set or sample of an impossible length (what is whole was read)"},
+	{"damaged", "datagram", "damaged within (what is whole was read)"},
 	{"no_template", "data set", "whose template did not come"},
 	{"bad_template", "template", "refused"},
 	{"no_flow", "record", "without the addresses of a flow"},
@@ -63,14 +64,14 @@ func (r Reason) String() string { return reasons[r].text }
 // reasonOf names a decoder's error.
 func reasonOf(err error) Reason {
 	switch {
-	case errors.Is(err, netflow.ErrShort):
+	case errors.Is(err, netflow.ErrShort), errors.Is(err, sflow.ErrShort):
 		return Short
 	case errors.Is(err, netflow.ErrEmpty):
 		return Empty
-	case errors.Is(err, netflow.ErrCount):
+	case errors.Is(err, netflow.ErrCount), errors.Is(err, sflow.ErrCount):
 		return Cut
-	case errors.Is(err, netflow.ErrSet):
-		return BadSet
+	case errors.Is(err, netflow.ErrSet), errors.Is(err, sflow.ErrSample), errors.Is(err, sflow.ErrAgent):
+		return Damaged
 	}
 	return Version
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/netflow"
 	"github.com/overflowd/overflowd/internal/selector"
+	"github.com/overflowd/overflowd/internal/sflow"
 )
 
 // A Hit is a record of which packets were selected.
@@ -32,6 +33,7 @@ type Counters struct {
 	Hits      atomic.Uint64 // records of which packets were selected
 	Lost      atomic.Uint64 // hits that found the queue to the cold side full
 	Overrun   atomic.Uint64 // datagrams that the kernel dropped, as we did not keep up
+	Untaken   atomic.Uint64 // samples that sFlow agents had no resources for, by their word
 	Evicted   atomic.Uint64 // observation domains and templates that made room for others
 	Drops     [Reasons]atomic.Uint64
 }
@@ -67,19 +69,22 @@ type Feed struct {
 	o       Options
 	ctx     context.Context
 	netflow *netflow.Decoder
+	sflow   *sflow.Decoder
 	emit    func(*flow.Record)
 	dropped [netflow.Drops]uint64 // of the decoder, before the datagram at hand
 	evicted uint64                // likewise
+	samples sflow.Stats           // likewise
 
 	// Of the datagram at hand.
 	from                    netip.Addr
 	records, packets, bytes uint64
 	entry                   *entry
+	last                    *flow.Record
 }
 
 // NewFeed returns a feed.
 func NewFeed(ctx context.Context, o Options) *Feed {
-	f := &Feed{o: o, ctx: ctx, netflow: netflow.NewDecoder(o.Exporters), Exporters: newExporters(o.Exporters)}
+	f := &Feed{o: o, ctx: ctx, netflow: netflow.NewDecoder(o.Exporters), sflow: sflow.NewDecoder(), Exporters: newExporters(o.Exporters)}
 	f.emit = f.record
 	return f
 }
@@ -92,17 +97,33 @@ func (f *Feed) receive(from netip.AddrPort, now int64, b []byte) {
 		f.from = from.Addr()
 		f.entry = f.Exporters.of(f.from)
 		f.netflow.Interval = f.intervalOf(f.from)
+		f.sflow.Interval = f.netflow.Interval
 	}
 	f.entry.last.Store(now)
-	err := f.netflow.Decode(from, b, f.emit)
-	f.flush()
-	if err != nil {
-		f.drop(reasonOf(err), 1)
+	var err error
+	// The first two bytes are the version of all NetFlow, and of sFlow 0.
+	if len(b) >= 2 && b[0] == 0 && b[1] == 0 {
+		f.last = f.sflow.Last()
+		err = f.sflow.Decode(b, f.emit)
+	} else {
+		f.last = f.netflow.Last()
+		err = f.netflow.Decode(from, b, f.emit)
 	}
-	if err == nil || err == netflow.ErrCount || err == netflow.ErrSet {
+	f.flush()
+	reason := Reasons
+	if err != nil {
+		reason = reasonOf(err)
+		f.drop(reason, 1)
+	}
+	if err == nil || reason == Cut || reason == Damaged {
 		add(&f.Counters.Datagrams, 1)
 		add(&f.entry.datagrams, 1)
 	}
+	f.count()
+}
+
+// count counts what the decoders dropped of a datagram.
+func (f *Feed) count() {
 	if f.dropped != f.netflow.Dropped {
 		for i, n := range f.netflow.Dropped {
 			f.drop(dropReasons[i], n-f.dropped[i])
@@ -112,6 +133,11 @@ func (f *Feed) receive(from netip.AddrPort, now int64, b []byte) {
 	if n := f.netflow.Evicted(); n != f.evicted {
 		f.evicted = n
 		f.Counters.Evicted.Store(n)
+	}
+	if s := &f.sflow.Stats; *s != f.samples {
+		f.drop(NoFlow, s.NoFlow-f.samples.NoFlow)
+		f.Counters.Untaken.Store(s.Drops)
+		f.samples = *s
 	}
 }
 
@@ -213,7 +239,7 @@ func (f *Feed) flush() {
 	add(&e.records, f.records)
 	add(&e.packets, f.packets)
 	add(&e.bytes, f.bytes)
-	r := f.netflow.Last()
+	r := f.last
 	e.source.Store(uint32(r.Source.Protocol)<<8 | uint32(r.Source.Version))
 	e.interval.Store(r.Interval)
 	f.records, f.packets, f.bytes = 0, 0, 0
