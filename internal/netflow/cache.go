@@ -84,7 +84,7 @@ func newCache(domains int) cache {
 	// The pages are taken now: what strangers send later must not make the
 	// program grow.
 	for i := range c.templates {
-		c.templates[i].ops[0].size = skip
+		c.templates[i].slot = -1
 		c.templates[i].ops[maxOps-1].size = skip
 	}
 	return c

@@ -34,32 +34,29 @@ func (d *Decoder) clock(h *header, dom *domain) (c clock) {
 
 // boot sets when the exporter was started.
 func (c *clock) boot(ms int64) {
-	if c.knows&knowsNow != 0 && ms > 0 && ms < 1<<53 {
+	if c.knows&knowsNow != 0 && ms > 0 && ms < latest {
 		c.uptime = uint32(c.now - ms)
 		c.knows |= knowsUptime
 	}
 }
 
+// A moment is a time as a record tells it.
+type moment struct {
+	unit  unit
+	told  bool
+	value uint64
+}
+
 // times fills in the start and the end of a record, and returns which of the two
 // are told. If they contradict each other, neither is.
-func (c *clock) times(r *flow.Record, startUnit, endUnit unit, hasStart, hasEnd bool, start, end uint64) (known flow.Field) {
-	if hasStart && startUnit == uptime && hasEnd && endUnit == uptime && c.knows&knowsUptime != 0 {
-		// What most exporters have. The uptime wraps every 49.7 days, and the
-		// difference is signed: see fixed.
-		r.Start = c.now - int64(int32(c.uptime-uint32(start)))
-		r.End = c.now - int64(int32(c.uptime-uint32(end)))
-		if r.End < r.Start || r.End > c.now+ahead {
-			return 0
-		}
-		return flow.HasStart | flow.HasEnd
-	}
-	if hasStart {
-		if ms, ok := c.millis(startUnit, start); ok {
+func (c *clock) times(r *flow.Record, start, end moment) (known flow.Field) {
+	if start.told {
+		if ms, ok := c.millis(start.unit, start.value); ok {
 			r.Start, known = ms, flow.HasStart
 		}
 	}
-	if hasEnd {
-		if ms, ok := c.millis(endUnit, end); ok {
+	if end.told {
+		if ms, ok := c.millis(end.unit, end.value); ok {
 			r.End, known = ms, known|flow.HasEnd
 		}
 	}
@@ -73,12 +70,15 @@ func (c *clock) times(r *flow.Record, startUnit, endUnit unit, hasStart, hasEnd 
 // 5905, section 6).
 const ntpToUnix = 2_208_988_800
 
+// latest is a bound of times that can be, in milliseconds.
+const latest = 1 << 53
+
 func (c *clock) millis(u unit, v uint64) (ms int64, ok bool) {
 	switch u {
 	case seconds:
 		return int64(v) * 1000, v != 0 && v < 1<<40
-	case millis:
-		return int64(v), v != 0 && v < 1<<53
+	case millis, timeval: // see timevals
+		return int64(v), v != 0 && v < latest
 	case ntp:
 		s := int64(v >> 32)
 		if s < ntpToUnix { // of the era that begins in 2036
@@ -91,7 +91,7 @@ func (c *clock) millis(u unit, v uint64) (ms int64, ok bool) {
 		ms = c.now - int64(int32(c.uptime-uint32(v)))
 		return ms, c.knows&knowsUptime != 0 && ms <= c.now+ahead
 	case deltaMicros:
-		return c.now - int64(v/1000), c.knows&knowsNow != 0 && v < 1<<53
+		return c.now - int64(v/1000), c.knows&knowsNow != 0 && v < latest
 	}
 	return 0, false
 }

@@ -98,6 +98,7 @@ const (
 	uptime           // milliseconds since the exporter started
 	deltaMicros      // microseconds before the export: RFC 5102, section 5.9.9
 	micros           // of a duration
+	timeval          // pmacct's: seconds and microseconds since the Unix epoch, 8 bytes each
 	dscp             // the upper 6 bits of the TOS
 	float            // IEEE 754
 )
@@ -310,7 +311,9 @@ func (e element) fits(length int) bool {
 	case e.slot == noSlot || length == 0:
 		return false
 	case e.unit == ntp:
-		return length == 8 || length == 16 // pmacct's: see loadField
+		return length == 8
+	case e.unit == timeval:
+		return length == 16
 	case e.unit == float:
 		return length == 4 || length == 8
 	}
@@ -321,6 +324,16 @@ func (e element) fits(length int) bool {
 		return length == 16
 	}
 	return length <= 8
+}
+
+// isLong tells whether the values of a slot have up to 8 bytes. Of others the
+// lower 4 are read.
+func isLong(s slot) bool {
+	switch s {
+	case packets, octets, dropped, start, end, duration, bootTime, backPackets, backOctets, backStart, backEnd:
+		return true
+	}
+	return s >= spacedInterval
 }
 
 // knownBy says which fields of a record a slot alone makes known, whatever its

@@ -219,26 +219,24 @@ func (d *Decoder) optionsData(h *header, dom *domain, t *template, b []byte) {
 	if !t.sampled && !t.fields.has(bootTime) {
 		return
 	}
-	v := &d.values
-	*v = values{}
 	for {
 		n := d.load(t, b)
 		if n == 0 {
 			return
 		}
 		b = b[n:]
-		if boot := v[bootTime]; boot != 0 && boot < 1<<53 {
+		if boot := d.u64(t, bootTime); boot != 0 && boot < 1<<53 {
 			dom.bootTime = int64(boot)
 		}
 		if !t.sampled {
 			continue
 		}
-		s := selector{interval: intervalOf(t.fields, v)}
+		s := selector{interval: d.ownInterval(t)}
 		switch {
 		case t.fields.has(selectorID):
-			s.id, s.by = uint32(v[selectorID]), byID
+			s.id, s.by = d.u32(t, selectorID), byID
 		case t.byInterface:
-			s.id, s.by = uint32(v[ingress]), byInterface
+			s.id, s.by = d.u32(t, ingress), byInterface
 		}
 		dom.sampling.set(s)
 		if s.by == byID && s.interval != 0 {

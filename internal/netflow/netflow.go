@@ -61,8 +61,7 @@ type Decoder struct {
 	Dropped [Drops]uint64
 
 	rec    flow.Record
-	values values
-	wide   [numbers][16]byte
+	window [window]byte // see nowhere
 	cache  cache
 	held   held
 	back   flow.Record // of the other direction of a biflow

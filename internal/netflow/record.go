@@ -4,14 +4,9 @@ package netflow
 
 import (
 	"encoding/binary"
-	"math"
 
 	"github.com/overflowd/overflowd/internal/flow"
 )
-
-// values are the fields of a data record by their slot. Those that the template
-// has not are 0.
-type values [64]uint64
 
 // ahead is how much later than its export a flow can have ended, in
 // milliseconds: exporters stamp the header early. More is an uptime in seconds
@@ -20,15 +15,13 @@ const ahead = 60_000
 
 // data reads the data records of a set.
 func (d *Decoder) data(h *header, dom *domain, t *template, b []byte, emit func(*flow.Record)) {
-	v := &d.values
-	*v = values{}
 	r := &d.rec
 	*r = flow.Record{Key: flow.Key{Family: t.family}, Source: h.source}
 	c := d.clock(h, dom)
 
-	own, varies := t.sampled, false
-	if !own {
-		r.Interval, varies = d.interval(h, dom, t, v)
+	varies := t.sampled
+	if !varies {
+		r.Interval, varies = d.interval(h, dom, t)
 	}
 	for {
 		n := d.load(t, b)
@@ -36,14 +29,8 @@ func (d *Decoder) data(h *header, dom *domain, t *template, b []byte, emit func(
 			return // what is left is padding
 		}
 		b = b[n:]
-		switch {
-		case own:
-			r.Interval = intervalOf(t.fields, v)
-			if r.Interval == 0 {
-				r.Interval = d.Interval
-			}
-		case varies:
-			r.Interval, _ = d.interval(h, dom, t, v)
+		if varies {
+			r.Interval, _ = d.interval(h, dom, t)
 		}
 		if !d.assemble(t, &c, r) {
 			d.Dropped[NoFlow]++
@@ -71,18 +58,25 @@ func (d *Decoder) skipAll(t *template, b []byte) (n uint64) {
 
 // interval returns the sampling interval of a record, and whether another record
 // of the set may have another one.
-func (d *Decoder) interval(h *header, dom *domain, t *template, v *values) (n uint32, varies bool) {
-	n, varies = dom.sampling.of(t.fields, v), dom.sampling.varies(t.fields)
+func (d *Decoder) interval(h *header, dom *domain, t *template) (n uint32, varies bool) {
+	if t.sampled {
+		if n = d.ownInterval(t); n == 0 {
+			n = d.Interval
+		}
+		return n, true
+	}
+	r := told{t.fields, d.u32(t, selectorID), d.u32(t, ingress)}
+	n, varies = dom.sampling.of(r), dom.sampling.varies(t.fields)
 	if n == 0 && t.fields.has(selectorID) {
 		all := h.key.everywhere()
 		if o := d.cache.domain(&all); o != nil {
-			n, varies = o.sampling.ofID(t.fields, v), true
+			n, varies = o.sampling.ofID(r), true
 		}
 	}
 	if n == 0 && dom.sampling.n == 0 && h.key.version == 10 && h.key.domain != 0 {
 		whole := h.key.whole()
 		if o := d.cache.domain(&whole); o != nil {
-			n, varies = o.sampling.of(t.fields, v), varies || o.sampling.varies(t.fields)
+			n, varies = o.sampling.of(r), varies || o.sampling.varies(t.fields)
 		}
 	}
 	if n == 0 && dom.sampling.n == 0 {
@@ -91,53 +85,36 @@ func (d *Decoder) interval(h *header, dom *domain, t *template, v *values) (n ui
 	return n, varies
 }
 
-// load reads the fields of the first record of b into the values and the
-// addresses, and returns its length; 0 if there is no whole record.
+// load brings the fields of the first record of b into the window, and returns
+// the record's length; 0 if there is no whole record.
 func (d *Decoder) load(t *template, b []byte) int {
 	size := int(t.size)
 	if len(b) < size {
 		return 0
 	}
-	if t.variable {
-		return d.loadVariable(t, b)
+	if t.short {
+		copy(d.window[:nowhere], b[:size])
+	} else {
+		size = d.gather(t, b)
 	}
-	v, b := &d.values, b[:size]
-	i := uint8(0)
-	for ; i < t.ends[0]; i++ {
-		o := t.ops[i&(maxOps-1)]
-		v[o.slot&63] = uint64(binary.BigEndian.Uint32(b[o.off:]))
-	}
-	for ; i < t.ends[1]; i++ {
-		o := t.ops[i&(maxOps-1)]
-		v[o.slot&63] = uint64(binary.BigEndian.Uint16(b[o.off:]))
-	}
-	for ; i < t.ends[2]; i++ {
-		o := t.ops[i&(maxOps-1)]
-		v[o.slot&63] = uint64(b[o.off])
-	}
-	for ; i < t.ends[3]; i++ {
-		o := t.ops[i&(maxOps-1)]
-		v[o.slot&63] = binary.BigEndian.Uint64(b[o.off:])
-	}
-	for ; i < t.ends[5]; i++ {
-		o := t.ops[i&(maxOps-1)]
-		d.loadField(o, b)
+	if t.timed {
+		d.timevals(t)
 	}
 	return size
 }
 
-// loadVariable reads a record that has fields of variable length.
-func (d *Decoder) loadVariable(t *template, b []byte) int {
-	rest := b // from the last of them, or the begin
+// gather brings the fields of a record into the window one by one.
+func (d *Decoder) gather(t *template, b []byte) int {
+	rest := b // from the last field of variable length, or the begin
 	need := int(t.size)
-	for _, o := range t.ops[:t.ends[5]] {
+	for _, o := range t.ops[:t.count] {
 		if o.size != skip {
-			d.loadField(o, rest)
+			copy(d.window[o.to:][:o.size], rest[o.from:])
 			continue
 		}
-		rest = rest[o.off:]
-		need -= int(o.off)
-		for range o.slot {
+		rest = rest[o.from:]
+		need -= int(o.from)
+		for range o.to {
 			// RFC 7011, section 7: one byte, or 255 and two.
 			n := 1 + int(rest[0])
 			if rest[0] == 255 {
@@ -155,34 +132,48 @@ func (d *Decoder) loadVariable(t *template, b []byte) int {
 	return len(b) - len(rest) + need
 }
 
-// loadField reads a field of any size.
-func (d *Decoder) loadField(o op, b []byte) {
-	p := b[o.off:]
-	if o.size == 16 {
-		if o.slot < numbers {
-			d.wide[o.slot] = [16]byte(p)
-			return
+// timevals turns pmacct's times of 16 bytes into milliseconds.
+func (d *Decoder) timevals(t *template) {
+	for _, s := range [...]slot{start, end, backStart, backEnd} {
+		if !t.isTimeval(s) {
+			continue
 		}
-		// A time of pmacct's nfprobe_tstamp_usec: seconds and microseconds since
-		// the Unix epoch, 8 bytes each.
-		s, micros := binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])
-		d.values[o.slot&63] = (s+ntpToUnix)<<32 | micros%1e6<<32/1e6
-		return
+		i := int(t.places[s].off)
+		b := d.window[i : i+16]
+		seconds, micros := binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+		binary.BigEndian.PutUint64(b, seconds*1000+micros/1000)
 	}
-	n := uint64(0)
-	for _, x := range p[:o.size] {
-		n = n<<8 | uint64(x)
-	}
-	if o.slot == probability && o.size == 4 {
-		n = math.Float64bits(float64(math.Float32frombits(uint32(n))))
-	}
-	d.values[o.slot&63] = n
 }
 
-// assemble makes the record of the values. It returns false if the record does
-// not tell its addresses.
+// u32 returns the value of a slot that is not long, 0 if the template has none.
+func (d *Decoder) u32(t *template, s slot) uint32 {
+	p := t.places[s]
+	i := int(p.off)
+	return binary.BigEndian.Uint32(d.window[i:i+4]) >> (p.shift & 31)
+}
+
+// u64 returns the value of a long slot, 0 if the template has none.
+func (d *Decoder) u64(t *template, s slot) uint64 {
+	p := t.places[s]
+	i := int(p.off)
+	return binary.BigEndian.Uint64(d.window[i:i+8]) >> (p.shift & 63)
+}
+
+// wide returns an address of 16 bytes, zeros if the template has none.
+func (d *Decoder) wide(t *template, s slot) [16]byte {
+	i := int(t.places[s].off)
+	return [16]byte(d.window[i : i+16])
+}
+
+// narrow returns an address of 4 bytes.
+func (d *Decoder) narrow(t *template, s slot) [4]byte {
+	i := int(t.places[s].off)
+	return [4]byte(d.window[i : i+4])
+}
+
+// assemble makes the record of what is in the window. It returns false if the
+// record does not tell its addresses.
 func (d *Decoder) assemble(t *template, c *clock, r *flow.Record) bool {
-	v := &d.values
 	known := t.known
 	family := t.family
 	if family == 0 {
@@ -192,68 +183,69 @@ func (d *Decoder) assemble(t *template, c *clock, r *flow.Record) bool {
 		r.Key = flow.Key{Family: family}
 	}
 	if family == flow.IPv4 {
-		binary.BigEndian.PutUint32(r.Src[:], uint32(v[src4]))
-		binary.BigEndian.PutUint32(r.Dst[:], uint32(v[dst4]))
+		*(*[4]byte)(r.Src[:4]) = d.narrow(t, src4)
+		*(*[4]byte)(r.Dst[:4]) = d.narrow(t, dst4)
 	} else {
-		r.Src, r.Dst = d.wide[src6], d.wide[dst6]
+		r.Src, r.Dst = d.wide(t, src6), d.wide(t, dst6)
 	}
-	r.SrcPort, r.DstPort = uint16(v[srcPort]), uint16(v[dstPort])
-	r.Protocol, r.TOS, r.TCPFlags = uint8(v[protocol]), uint8(v[tos]), uint8(v[tcpFlags])
-	r.Packets, r.Bytes = v[packets], v[octets]
-	r.Ingress, r.Egress = uint32(v[ingress]), uint32(v[egress])
-	if t.icmp && (r.Protocol == 1 || r.Protocol == 58) {
-		r.SrcPort, r.DstPort = 0, uint16(v[icmp])
-		if !t.fields.has(icmp) {
-			r.DstPort = uint16(v[icmpType]&0xff<<8 | v[icmpCode]&0xff)
-		}
-		known |= flow.HasPorts
-	}
-	if t.dscp {
-		r.TOS <<= 2
-	}
+	r.SrcPort, r.DstPort = uint16(d.u32(t, srcPort)), uint16(d.u32(t, dstPort))
+	r.Protocol, r.TOS, r.TCPFlags = uint8(d.u32(t, protocol)), uint8(d.u32(t, tos)), uint8(d.u32(t, tcpFlags))
+	r.Packets, r.Bytes = d.u64(t, packets), d.u64(t, octets)
+	r.Ingress, r.Egress = d.u32(t, ingress), d.u32(t, egress)
 	if t.fields&uncommon != 0 {
-		r.TTL, r.MaxTTL = uint8(v[minTTL]), uint8(v[maxTTL])
+		r.TTL, r.MaxTTL = uint8(d.u32(t, minTTL)), uint8(d.u32(t, maxTTL))
 		if !t.fields.has(maxTTL) {
 			r.MaxTTL = r.TTL
 		}
-		r.VLAN, r.SrcAS, r.DstAS = uint16(v[vlan])&0xfff, uint32(v[srcAS]), uint32(v[dstAS])
-		r.Dropped, r.ForwardingStatus = v[dropped], uint8(v[forwarding])
+		r.VLAN, r.SrcAS, r.DstAS = uint16(d.u32(t, vlan))&0xfff, d.u32(t, srcAS), d.u32(t, dstAS)
+		r.Dropped, r.ForwardingStatus = d.u64(t, dropped), uint8(d.u32(t, forwarding))
 	}
-	if t.fields&translated != 0 {
-		known |= d.translation(t, family, r)
+	if t.special {
+		known |= d.special(t, c, family, r)
 	}
-	if t.fields.has(bootTime) {
-		c.boot(int64(v[bootTime]))
-	}
-	r.Known = known | c.times(r, t.startUnit, t.endUnit, t.fields.has(start), t.fields.has(end), v[start], v[end])
+	r.Known = known | d.times(t, c, r)
 	if t.fields.has(duration) {
 		d.lasted(t, r)
 	}
 	return true
 }
 
-// Fields that many exporters do not tell.
-const (
-	uncommon   = 1<<minTTL | 1<<maxTTL | 1<<vlan | 1<<srcAS | 1<<dstAS | 1<<dropped | 1<<forwarding
-	translated = 1<<translatedSrc4 | 1<<translatedDst4 | 1<<translatedSrc6 | 1<<translatedDst6 | 1<<translatedSrcPort | 1<<translatedDstPort
-)
+// uncommon are fields that many exporters do not tell.
+const uncommon = 1<<minTTL | 1<<maxTTL | 1<<vlan | 1<<srcAS | 1<<dstAS | 1<<dropped | 1<<forwarding
+
+// translated are those of a network address translation.
+const translated = 1<<translatedSrc4 | 1<<translatedDst4 | 1<<translatedSrc6 | 1<<translatedDst6 | 1<<translatedSrcPort | 1<<translatedDstPort
+
+// special fills in what few templates have, and returns what is known by it.
+func (d *Decoder) special(t *template, c *clock, family flow.Family, r *flow.Record) (known flow.Field) {
+	if t.dscp {
+		r.TOS <<= 2
+	}
+	if t.icmp && (r.Protocol == 1 || r.Protocol == 58) {
+		r.SrcPort, r.DstPort = 0, uint16(d.u32(t, icmp))
+		if !t.fields.has(icmp) {
+			r.DstPort = uint16(d.u32(t, icmpType)&0xff<<8 | d.u32(t, icmpCode)&0xff)
+		}
+		known = flow.HasPorts
+	}
+	if t.fields&translated != 0 {
+		known |= d.translation(t, family, r)
+	}
+	if t.fields.has(bootTime) {
+		c.boot(int64(d.u64(t, bootTime)))
+	}
+	return known
+}
 
 // translation fills in what a network address translation made of the flow, and
 // returns which addresses are told: exporters write zeros where there is none.
 func (d *Decoder) translation(t *template, family flow.Family, r *flow.Record) (known flow.Field) {
-	v := &d.values
-	r.TranslatedSrcPort, r.TranslatedDstPort = uint16(v[translatedSrcPort]), uint16(v[translatedDstPort])
+	r.TranslatedSrcPort, r.TranslatedDstPort = uint16(d.u32(t, translatedSrcPort)), uint16(d.u32(t, translatedDstPort))
 	var src, dst [16]byte
 	if family == flow.IPv4 {
-		binary.BigEndian.PutUint32(src[:], uint32(v[translatedSrc4]))
-		binary.BigEndian.PutUint32(dst[:], uint32(v[translatedDst4]))
+		*(*[4]byte)(src[:4]), *(*[4]byte)(dst[:4]) = d.narrow(t, translatedSrc4), d.narrow(t, translatedDst4)
 	} else {
-		if t.fields.has(translatedSrc6) {
-			src = d.wide[translatedSrc6]
-		}
-		if t.fields.has(translatedDst6) {
-			dst = d.wide[translatedDst6]
-		}
+		src, dst = d.wide(t, translatedSrc6), d.wide(t, translatedDst6)
 	}
 	r.TranslatedSrc, r.TranslatedDst = src, dst
 	if src != [16]byte{} {
@@ -265,21 +257,45 @@ func (d *Decoder) translation(t *template, family flow.Family, r *flow.Record) (
 	return known
 }
 
+// times fills in start and end, and returns which of the two are told.
+func (d *Decoder) times(t *template, c *clock, r *flow.Record) flow.Field {
+	const both = flow.HasStart | flow.HasEnd
+	switch t.bothUnits {
+	case uptime:
+		if c.knows&knowsUptime == 0 {
+			return 0
+		}
+		// The uptime wraps every 49.7 days: the difference is signed, as in fixed.
+		start := int32(c.uptime - uint32(d.u64(t, start)))
+		end := int32(c.uptime - uint32(d.u64(t, end)))
+		r.Start, r.End = c.now-int64(start), c.now-int64(end)
+		if end > start || end < -ahead {
+			return 0
+		}
+		return both
+	case millis:
+		start, end := d.u64(t, start), d.u64(t, end)
+		if r.Start, r.End = int64(start), int64(end); start != 0 && start <= end && end < latest {
+			return both
+		}
+	}
+	return c.times(r, moment{t.startUnit, t.fields.has(start), d.u64(t, start)}, moment{t.endUnit, t.fields.has(end), d.u64(t, end)})
+}
+
 // familyOf tells which addresses of a record count, if the template has those of
 // both families.
 func (d *Decoder) familyOf(t *template) flow.Family {
-	v := &d.values
-	switch f := flow.Family(v[ipVersion]); {
+	switch f := flow.Family(d.u32(t, ipVersion)); {
 	case !t.fields.has(ipVersion):
 	case f == flow.IPv4 || f == flow.IPv6:
 		return f
 	default:
 		return 0
 	}
-	if v[src4]|v[dst4] != 0 {
+	if d.narrow(t, src4) != [4]byte{} || d.narrow(t, dst4) != [4]byte{} {
 		return flow.IPv4
 	}
-	if d.wide[src6] != [16]byte{} || d.wide[dst6] != [16]byte{} {
+	if d.wide(t, src6) != [16]byte{} || d.wide(t, dst6) != [16]byte{} {
 		return flow.IPv6
 	}
 	return 0
@@ -287,7 +303,7 @@ func (d *Decoder) familyOf(t *template) flow.Family {
 
 // lasted fills in the time that only the duration of the flow tells.
 func (d *Decoder) lasted(t *template, r *flow.Record) {
-	n := d.values[duration]
+	n := d.u64(t, duration)
 	if t.durationUnit == micros {
 		n /= 1000
 	}
@@ -307,9 +323,8 @@ func (d *Decoder) lasted(t *template, r *flow.Record) {
 
 // biflow emits the two directions of a record (RFC 5103).
 func (d *Decoder) biflow(t *template, c *clock, r *flow.Record, emit func(*flow.Record)) {
-	v := &d.values
-	n, bytes := v[backPackets], v[backOctets]
-	if v[direction] == 2 && t.initiator {
+	n, bytes := d.u64(t, backPackets), d.u64(t, backOctets)
+	if d.u32(t, direction) == 2 && t.initiator {
 		// Counted from the initiator, which here is the destination: RFC 5103,
 		// section 6.3.
 		n, r.Packets = r.Packets, n
@@ -327,7 +342,7 @@ func (d *Decoder) biflow(t *template, c *clock, r *flow.Record, emit func(*flow.
 		Known:  t.backKnown | r.Known&(flow.HasAS|flow.HasTranslatedPorts|flow.HasPorts),
 		Source: r.Source, Interval: r.Interval,
 		Packets: n, Bytes: bytes,
-		TOS: uint8(v[backTOS]), TCPFlags: uint8(v[backTCPFlags]), TTL: uint8(v[backMinTTL]), MaxTTL: uint8(v[backMaxTTL]),
+		TOS: uint8(d.u32(t, backTOS)), TCPFlags: uint8(d.u32(t, backTCPFlags)), TTL: uint8(d.u32(t, backMinTTL)), MaxTTL: uint8(d.u32(t, backMaxTTL)),
 		SrcAS: r.DstAS, DstAS: r.SrcAS,
 		TranslatedSrc: r.TranslatedDst, TranslatedDst: r.TranslatedSrc,
 		TranslatedSrcPort: r.TranslatedDstPort, TranslatedDstPort: r.TranslatedSrcPort,
@@ -349,11 +364,11 @@ func (d *Decoder) biflow(t *template, c *clock, r *flow.Record, emit func(*flow.
 		b.SrcPort, b.DstPort = 0, 0
 		if t.fields.has(backICMP) { // else the answer's type and code are not told
 			b.Known |= flow.HasPorts
-			b.DstPort = uint16(v[backICMP])
+			b.DstPort = uint16(d.u32(t, backICMP))
 		}
 	}
 	if t.fields&(1<<backStart|1<<backEnd) != 0 {
-		b.Known |= c.times(b, t.backStart, t.backEnd, t.fields.has(backStart), t.fields.has(backEnd), v[backStart], v[backEnd])
+		b.Known |= c.times(b, moment{t.backStart, t.fields.has(backStart), d.u64(t, backStart)}, moment{t.backEnd, t.fields.has(backEnd), d.u64(t, backEnd)})
 	} else {
 		b.Start, b.End = r.Start, r.End
 		b.Known |= r.Known & (flow.HasStart | flow.HasEnd)

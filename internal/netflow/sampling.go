@@ -62,9 +62,14 @@ func (s *sampling) set(n selector) {
 	}
 }
 
-// of returns the interval for a record with these values, as far as it tells its
-// selector and interface; 0 if nothing is known.
-func (s *sampling) of(fields slotSet, v *values) uint32 {
+// told is what a record says of its sampling.
+type told struct {
+	fields            slotSet
+	selector, ingress uint32
+}
+
+// of returns the interval of a record; 0 if nothing is known.
+func (s *sampling) of(r told) uint32 {
 	if !s.differ {
 		return s.same
 	}
@@ -74,11 +79,11 @@ func (s *sampling) of(fields slotSet, v *values) uint32 {
 		case byDomain:
 			whole = o.interval
 		case byInterface:
-			if fields.has(ingress) && o.id == uint32(v[ingress]) {
+			if r.fields.has(ingress) && o.id == r.ingress {
 				return o.interval
 			}
 		case byID:
-			if fields.has(selectorID) && o.id == uint32(v[selectorID]) {
+			if r.fields.has(selectorID) && o.id == r.selector {
 				return o.interval
 			}
 			if ids++; ids == 1 || only == o.interval {
@@ -91,48 +96,50 @@ func (s *sampling) of(fields slotSet, v *values) uint32 {
 	switch {
 	case whole != 0:
 		return whole
-	case fields.has(selectorID):
+	case r.fields.has(selectorID):
 		return 0 // one that was not announced, as the 0 of what is not sampled
 	}
 	return only
 }
 
 // ofID returns the interval of a record by the number of its selector alone.
-func (s *sampling) ofID(fields slotSet, v *values) uint32 {
-	if fields.has(selectorID) {
-		for _, o := range s.selectors[:s.n] {
-			if o.by == byID && o.id == uint32(v[selectorID]) {
-				return o.interval
-			}
+func (s *sampling) ofID(r told) uint32 {
+	for _, o := range s.selectors[:s.n] {
+		if o.by == byID && o.id == r.selector {
+			return o.interval
 		}
 	}
 	return 0
 }
 
-// intervalOf computes the sampling interval that a record tells itself (RFC 5477,
-// section 8.2); 0 if it does not. Intervals that are no whole numbers are
+// ownInterval computes the sampling interval that a record tells itself (RFC
+// 5477, section 8.2); 0 if it does not. Intervals that are no whole numbers are
 // rounded.
-func intervalOf(has slotSet, v *values) uint32 {
-	if taken := v[spacedInterval]; taken != 0 {
+func (d *Decoder) ownInterval(t *template) uint32 {
+	has := t.fields
+	if taken := d.u64(t, spacedInterval); taken != 0 {
 		// So many packets are taken, and so many left: 1 and 499 are 1 in 500.
 		// Exporters that tell no space mean the interval itself.
 		if !has.has(spacedSpace) {
 			return clamp(taken, 1)
 		}
-		space := v[spacedSpace]
+		space := d.u64(t, spacedSpace)
 		return clamp(space+min(taken, math.MaxUint64-space), taken)
 	}
-	if has.has(samplePopulation) && v[sampleSize] != 0 {
-		return clamp(v[samplePopulation], v[sampleSize])
+	if size := d.u64(t, sampleSize); size != 0 && has.has(samplePopulation) {
+		return clamp(d.u64(t, samplePopulation), size)
 	}
 	if has.has(probability) {
-		p := math.Float64frombits(v[probability])
+		p := math.Float64frombits(d.u64(t, probability))
+		if t.single {
+			p = float64(math.Float32frombits(uint32(d.u64(t, probability))))
+		}
 		if !(p > 0 && p <= 1) {
 			return 0
 		}
 		return uint32(min(math.Round(1/p), math.MaxUint32))
 	}
-	return clamp(v[interval], 1)
+	return clamp(d.u64(t, interval), 1)
 }
 
 // clamp returns n/d, rounded, in 32 bits.

@@ -4,7 +4,6 @@ package netflow
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"github.com/overflowd/overflowd/internal/flow"
 )
@@ -21,14 +20,26 @@ const (
 	variable = 0xffff
 )
 
-// An op takes one field out of a record: size bytes at off go to the slot. Both
-// count from the last field of variable length before, or from the record's
-// begin. If the size is skip, it is a run of fields of variable length at off,
-// as many as slot says.
+// Where the fields of a record stand when it is read: in a window of the decoder
+// into which it was copied, so that an offset fits in a byte and needs no check.
+// At nowhere are 16 bytes that are always zero: what a template has not is read
+// there.
+const (
+	nowhere = 240
+	window  = 256 + 16
+)
+
+// A place is where a field stands in the window: at off, and as many bits of the
+// 32 or 64 there belong to others as shift says.
+type place struct{ off, shift uint8 }
+
+// An op brings a field of a record that does not fit into the window there: size
+// bytes at from, which counts from the last field of variable length before, or
+// from the record's begin. If the size is skip, it is a run of fields of variable
+// length at from, as many as to says.
 type op struct {
-	off  uint16
-	slot slot
-	size uint8
+	from     uint16
+	to, size uint8
 }
 
 const skip = 0xff
@@ -55,10 +66,14 @@ type template struct {
 	family                                               flow.Family // 0: each record tells
 	dscp, backDSCP                                       bool
 	startUnit, endUnit, durationUnit, backStart, backEnd unit
-	// Without fields of variable length, the ops stand by their size: those of
-	// 4 bytes up to ends[0], then of 2, 1, 8 and 16 bytes, then the others.
-	ends [6]uint8
-	ops  [maxOps]op
+	timed                                                bool // has a timeval
+	bothUnits                                            unit // of start and end, if it is one; else plain
+	special                                              bool // see there
+	short                                                bool // its records fit into the window as they are
+	single                                               bool // has a probability of 4 bytes
+	places                                               [slots]place
+	count                                                uint8 // of the ops, if it is not short
+	ops                                                  [maxOps]op
 }
 
 // A definition is the body of a template record: its fields, scope first.
@@ -117,6 +132,9 @@ func (d *definition) compile(t *template) bool {
 			off = 0
 			continue
 		}
+		if e.unit == ntp && length == 16 {
+			e.unit = timeval
+		}
 		if f := &best[e.slot]; e.fits(length) && (!f.set || e.rank < f.rank) {
 			*f = field{element: e, off: uint16(off), size: uint16(length), variables: variables, set: true}
 		}
@@ -142,10 +160,21 @@ func (t *template) wants(s slot) bool {
 	return !t.options || s >= selectorID || s == bootTime || s == ingress && t.byInterface
 }
 
-// arrange puts the ops in the order in which they are carried out. It returns
-// false if there are too many.
+// arrange finds the places of the fields. It returns false if they are too many.
 func (t *template) arrange(best *[slots]field, gaps []uint16) bool {
-	n := 0
+	for s := range t.places {
+		t.places[s] = place{off: nowhere}
+	}
+	if t.short = !t.variable && t.size <= nowhere; t.short {
+		for s := range best {
+			if f := &best[s]; t.fields.has(slot(s)) {
+				from, size := f.lower()
+				t.places[s] = f.at(int(from), size)
+			}
+		}
+		return true
+	}
+	n, to := 0, 0
 	add := func(o op) {
 		if n < maxOps {
 			t.ops[n] = o
@@ -154,53 +183,47 @@ func (t *template) arrange(best *[slots]field, gaps []uint16) bool {
 	}
 	for v := 0; v <= len(gaps); v++ {
 		for s := range best {
-			if f := &best[s]; f.variables == v && t.fields.has(slot(s)) {
-				add(op{f.off, slot(s), uint8(f.size)})
+			f := &best[s]
+			if f.variables != v || !t.fields.has(slot(s)) {
+				continue
 			}
+			from, size := f.lower()
+			if to+size > nowhere {
+				return false
+			}
+			add(op{from, uint8(to), uint8(size)})
+			t.places[s] = f.at(to, size)
+			to += size
 		}
 		if v == len(gaps) {
 			break
 		}
-		if n > 0 && n <= maxOps && gaps[v] == 0 && t.ops[n-1].size == skip {
-			if t.ops[n-1].slot++; t.ops[n-1].slot < 255 {
-				continue
-			}
-			t.ops[n-1].slot--
+		if last := &t.ops[max(n-1, 0)%maxOps]; n > 0 && gaps[v] == 0 && last.size == skip && last.to < 255 {
+			last.to++
+			continue
 		}
 		add(op{gaps[v], 1, skip})
 	}
-	if n > maxOps {
-		return false
+	t.count = uint8(n)
+	return n <= maxOps
+}
+
+// lower returns which bytes of the field are read.
+func (f *field) lower() (from uint16, size int) {
+	size = int(f.size)
+	if f.slot >= numbers && !isLong(f.slot) {
+		size = min(size, 4)
 	}
-	if t.variable {
-		t.ends = [6]uint8{5: uint8(n)}
-		return true
+	return f.off + f.size - uint16(size), size
+}
+
+// at returns the place of a field of so many bytes at an offset of the window.
+func (f *field) at(off, size int) place {
+	bits := 32
+	if isLong(f.slot) {
+		bits = 64
 	}
-	group := func(o op) int {
-		switch o.size {
-		case 4:
-			if o.slot == probability {
-				return 5 // a float
-			}
-			return 0
-		case 2:
-			return 1
-		case 1:
-			return 2
-		case 8:
-			return 3
-		case 16:
-			return 4
-		}
-		return 5
-	}
-	slices.SortStableFunc(t.ops[:n], func(a, b op) int { return group(a) - group(b) })
-	for _, o := range t.ops[:n] {
-		for g := group(o); g < len(t.ends); g++ {
-			t.ends[g]++
-		}
-	}
-	return true
+	return place{uint8(off), uint8(max(bits-8*size, 0))}
 }
 
 // describe fills in what is static of the template's records.
@@ -237,4 +260,28 @@ func (t *template) describe(best *[slots]field) {
 	t.startUnit, t.endUnit, t.durationUnit = best[start].unit, best[end].unit, best[duration].unit
 	t.backStart, t.backEnd = best[backStart].unit, best[backEnd].unit
 	t.dscp, t.backDSCP = best[tos].unit == dscp, best[backTOS].unit == dscp
+	for _, s := range []slot{start, end, backStart, backEnd} {
+		t.timed = t.timed || has.has(s) && best[s].unit == timeval
+	}
+	if has.hasAll(start, end) && t.startUnit == t.endUnit {
+		t.bothUnits = t.startUnit
+	}
+	t.special = t.dscp || t.icmp || has.has(bootTime) || has&translated != 0
+	t.single = best[probability].size == 4
+}
+
+// isTimeval tells whether a slot of a time is a timeval.
+func (t *template) isTimeval(s slot) bool {
+	if !t.fields.has(s) {
+		return false
+	}
+	switch s {
+	case start:
+		return t.startUnit == timeval
+	case end:
+		return t.endUnit == timeval
+	case backStart:
+		return t.backStart == timeval
+	}
+	return t.backEnd == timeval
 }
