@@ -12,6 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // exportV5 is a full datagram of NetFlow v5: 30 records.
@@ -205,4 +208,107 @@ func TestBudgetOfMemory(t *testing.T) {
 	if rss > 5<<10 {
 		t.Errorf("%d KiB resident, the bar is 5 MiB", rss)
 	}
+}
+
+// TestBudgetOfMemoryUnderForgedExporters: what a million addresses send, each
+// with templates, sampling and data of its own, takes no more memory than the
+// same of ten.
+func TestBudgetOfMemoryUnderForgedExporters(t *testing.T) {
+	datagrams := 1_000_000 // as many addresses
+	if n := os.Getenv("OVERFLOWD_FORGED"); n != "" {
+		datagrams, _ = strconv.Atoi(n)
+	}
+	cmd := exec.Command(buildRelease(t), "-f", "-", "--state", t.TempDir())
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = r
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	write := func(b []byte) {
+		if _, err := w.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resident := func() int {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			n, err := unix.IoctlGetInt(int(w.Fd()), unix.TIOCINQ)
+			if err != nil || time.Now().After(deadline) {
+				t.Fatalf("%d bytes unread, %v", n, err)
+			}
+			if n == 0 {
+				break
+			}
+		}
+		time.Sleep(50 * time.Millisecond) // for what was read last
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+		kib, _ := strconv.Atoi(string(m[1]))
+		return kib
+	}
+	capture, err := os.ReadFile(exportFile(t, 2, forgedExport()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := capture[:24]
+	packet := capture[24 : 24+(len(capture)-24)/2]
+	n := uint32(0)
+	batch := func(count int, addresses uint32) (b []byte) {
+		for range count {
+			n++
+			n := n % addresses
+			at := len(b)
+			b = append(b, packet...)
+			frame := b[at+16:]
+			binary.BigEndian.PutUint32(frame[14+12:], 10<<24|n) // the exporter
+			export := frame[14+20+8:]
+			binary.BigEndian.PutUint32(export[16:], n)                  // the observation domain
+			binary.BigEndian.PutUint16(export[24:], 256+uint16(n%1000)) // the template
+		}
+		return b
+	}
+	write(header)
+	const few = 10_000
+	write(batch(few, 10))
+	before := resident()
+	for left := datagrams; left > 0; left -= 1000 {
+		write(batch(1000, 1_000_000))
+	}
+	after := resident()
+	w.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d KiB after ten exporters, %d KiB after %d datagrams of a million: %s", before, after, datagrams, stderr.String())
+	if !strings.Contains(stderr.String(), fmt.Sprintf("%d flow export datagrams", datagrams+few)) || !strings.Contains(stderr.String(), "made room") {
+		t.Errorf("they were not read: %s", stderr.String())
+	}
+	if after > before+64 {
+		t.Errorf("%d KiB resident after ten exporters, %d KiB after a million", before, after)
+	}
+}
+
+// forgedExport is a datagram of v9 with a template, options with their template,
+// and data of a template that never comes.
+func forgedExport() []byte {
+	be := binary.BigEndian
+	b := make([]byte, 20)
+	b[1], b[8] = 9, 0x60
+	for _, n := range []uint16{
+		0, 4 + 4 + 4*4, 256, 4, 8, 4, 12, 4, 2, 4, 1, 4,
+		1, 4 + 6 + 3*4, 300, 4, 8, 1, 4, 48, 4, 34, 4,
+		300, 4 + 12, 0, 0, 0, 7, 0, 100,
+		999, 4 + 8, 1, 2, 3, 4,
+	} {
+		b = be.AppendUint16(b, n)
+	}
+	return b
 }

@@ -66,7 +66,7 @@ Where flows come from:
                           look at 1 packet in N; as PREFIX=N for those of the
                           prefix only; repeatable, the first that fits counts (1)
       --max-exporters N   so many exporters (observation domains) are remembered,
-                          about 4 kB each (64)
+                          about 5 kB each (32)
 
 What is selected:
   -r, --rate RATE         chance of one packet to be selected, as 0.000001 or
@@ -138,7 +138,7 @@ func Parse(args []string) (*Config, error) {
 		{&r.seed, "", "seed", ""},
 		{&r.send, "", "send", ""},
 		{&r.user, "", "user", ""},
-		{&r.remember, "", "max-exporters", "64"},
+		{&r.remember, "", "max-exporters", "32"},
 		{&r.status, "", "status", ""},
 		{&r.email, "", "contact-email", ""},
 		{&r.identity, "", "contact-identity", ""},

@@ -90,7 +90,7 @@ func TestGoodOptions(t *testing.T) {
 		c.want.Contact.Email = strings.ReplaceAll(c.want.Contact.Email, " ", "+")
 		c.want.StateDir = "/s"
 		if c.want.Remember == 0 {
-			c.want.Remember = 64
+			c.want.Remember = 32
 		}
 		got, err := Parse(append(args, "--state", "/s"))
 		if err != nil {

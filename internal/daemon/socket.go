@@ -41,7 +41,7 @@ func (d *daemon) openStatus() (*net.UnixListener, error) {
 			return nil, nil
 		}
 	}
-	if conn, err := net.DialTimeout("unix", path, statusTimeout); err == nil {
+	if conn, err := dial(path); err == nil {
 		conn.Close()
 		err = fmt.Errorf("another overflowd answers at the status socket %s", path)
 		if named {
@@ -124,9 +124,14 @@ func (d *daemon) tell(r statusRequest) {
 	}
 }
 
+// dial avoids net.Dial, which would link Go's DNS resolver: 250 kB.
+func dial(path string) (*net.UnixConn, error) {
+	return net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+}
+
 // Status asks the running program at the socket, and copies what it says to out.
 func Status(path string, json bool, out io.Writer) error {
-	conn, err := net.DialTimeout("unix", path, statusTimeout)
+	conn, err := dial(path)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 			return fmt.Errorf("no overflowd is running at %s", path)

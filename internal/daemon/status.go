@@ -23,12 +23,12 @@ import (
 type status struct {
 	d         *daemon
 	now       time.Time
-	exporters []source.Exporter // those that sent most first
+	exporters []*source.Exporter // those that sent most first
 }
 
 func (d *daemon) status() *status {
-	s := &status{d: d, now: time.Now(), exporters: d.feed.Exporters.List(nil)}
-	slices.SortFunc(s.exporters, func(a, b source.Exporter) int {
+	s := &status{d: d, now: time.Now(), exporters: d.feed.Exporters.List()}
+	slices.SortFunc(s.exporters, func(a, b *source.Exporter) int {
 		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(b.Datagrams, a.Datagrams), a.Addr.Compare(b.Addr))
 	})
 	return s
@@ -119,7 +119,7 @@ func (s *status) json() []byte {
 			o.b = append(o.b, ',')
 		}
 		o.b = append(o.b, '{')
-		o.exporter(&s.exporters[i])
+		o.exporter(s.exporters[i])
 		o.close()
 	}
 	o.b = append(o.b, ']')
@@ -207,7 +207,7 @@ func (s *status) text() []byte {
 	}
 	rows := [][]string{{"EXPORTER", "PROTOCOL", "SAMPLED", "HEARD", "DATAGRAMS", "RECORDS", "PACKETS", "BYTES", "DROPPED"}}
 	for i := range s.exporters {
-		rows = append(rows, s.row(&s.exporters[i]))
+		rows = append(rows, s.row(s.exporters[i]))
 	}
 	b.WriteByte('\n')
 	table(&b, rows)

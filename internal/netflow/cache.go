@@ -16,7 +16,7 @@ const templatesPerDomain = 8
 const minDomains = 4
 
 // minQuota is the least number of templates that one domain may have. It may have
-// a quarter of all. Open vSwitch has 90.
+// half of all. Open vSwitch has 90.
 const minQuota = 128
 
 // A domainKey names an observation domain of an exporter. Sampling is known by
@@ -72,14 +72,14 @@ type cache struct {
 }
 
 func newCache(domains int) cache {
-	templates := max(domains*templatesPerDomain, 4*minQuota)
+	templates := max(domains*templatesPerDomain, 2*minQuota)
 	c := cache{
 		seed:      maphash.MakeSeed(),
 		domainIDs: lru.New[domainKey](domains),
 		domains:   make([]domain, domains),
 		ids:       lru.New[templateKey](templates),
 		templates: make([]template, templates),
-		quota:     templates / 4,
+		quota:     templates / 2,
 	}
 	// The pages are taken now: what strangers send later must not make the
 	// program grow.

@@ -68,7 +68,7 @@ type Decoder struct {
 }
 
 // NewDecoder returns a decoder that remembers the templates and the sampling of
-// so many observation domains, about 4 kB each. All memory is taken here.
+// so many observation domains, about 5 kB each. All memory is taken here.
 func NewDecoder(domains int) *Decoder {
 	return &Decoder{cache: newCache(max(domains, minDomains)), held: newHeld()}
 }

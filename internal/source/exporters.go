@@ -85,14 +85,14 @@ func (x *Exporters) of(addr netip.Addr) *entry {
 // Forgotten returns how many exporters made room for others.
 func (x *Exporters) Forgotten() uint64 { return x.forgot.Load() }
 
-// List appends what is known of each exporter.
-func (x *Exporters) List(dst []Exporter) []Exporter {
+// List returns what is known of each exporter, in no order.
+func (x *Exporters) List() (list []*Exporter) {
 	for i := range x.entries {
 		if e, ok := x.entries[i].read(); ok {
-			dst = append(dst, e)
+			list = append(list, &e)
 		}
 	}
-	return dst
+	return list
 }
 
 // read returns what stands in an entry, unless it is free or changes hands all
