@@ -165,7 +165,7 @@ func (s *status) text() []byte {
 	}
 	line("", "listening on %s, selecting 1 packet in %s, %s", d.config.Listen, grouped(uint64(1/d.config.Rate+0.5)), sends)
 	if key, ok := d.signer.publicKey(); ok {
-		line("key", "%x", key)
+		line("key", "%s", hex.EncodeToString(key[:]))
 	} else {
 		line("key", "not made yet: the first tracer makes it")
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/overflowd/overflowd/internal/config"
+	"github.com/overflowd/overflowd/internal/identity"
 )
 
 // run runs the program with the arguments until the test ends or stop is
@@ -95,7 +97,13 @@ func TestTheStatus(t *testing.T) {
 		l.SetUnlinkOnClose(false)
 		l.Close()
 	}
-	c, stop := run(t, "--status", socket, "--max-exporters", "2")
+	state := t.TempDir()
+	id, err := identity.Open(state).LoadOrCreate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := fmt.Sprintf("%x", id.Private.Public())
+	c, stop := run(t, "--status", socket, "--max-exporters", "2", "--state", state)
 	info, err := os.Stat(socket)
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Fatalf("%v, %v", info.Mode(), err)
@@ -151,7 +159,7 @@ func TestTheStatus(t *testing.T) {
 		return member{"address": address, "protocol": "Netflow", "version": 5.0, "sampling_interval": 10.0, "datagrams": n, "records": n,
 			"packets": 70 * n, "bytes": 7000 * n, "dropped": dropped}
 	}
-	want := member{"version": "v1.2.3", "listen": c.Listen.String(), "rate": 1e-6, "dropped": zero,
+	want := member{"version": "v1.2.3", "key": key, "listen": c.Listen.String(), "rate": 1e-6, "dropped": zero,
 		"received": member{"datagrams": 4.0, "records": 4.0, "packets": 280.0, "bytes": 28000.0, "overrun": 0.0, "untaken": 0.0, "evicted": 0.0},
 		"selected": member{"records": 0.0, "lost": 0.0, "unsigned": 0.0}, "tracers": member{"printed": 0.0},
 		"exporters": []any{exporter("127.0.0.4", 2, member{"short": 1.0, "version": 1.0}), exporter("127.0.0.3", 1, member{})}, "exporters_forgotten": 1.0}
@@ -164,7 +172,7 @@ func TestTheStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"overflowd  v1.2.3, running for", "received   4 datagrams, 4 records, 280 packets, 28,000 bytes",
-		"dropped    1 datagram of no flow protocol that is read", "           1 datagram shorter than", "key        not made yet",
+		"dropped    1 datagram of no flow protocol that is read", "           1 datagram shorter than", "key        " + key,
 		"127.0.0.4  NetFlow v5  1:10 ", "1 exporter made room for others"} {
 		if !strings.Contains(text.String(), line) {
 			t.Errorf("it does not say %q:\n%s", line, text.String())
