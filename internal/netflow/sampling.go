@@ -116,20 +116,16 @@ func (s *sampling) ofID(r told) uint32 {
 // 5477, section 8.2); 0 if it does not. Intervals that are no whole numbers are
 // rounded.
 func (d *Decoder) ownInterval(t *template) uint32 {
-	has := t.fields
-	if taken := d.u64(t, spacedInterval); taken != 0 {
+	taken := d.u64(t, spacedInterval)
+	if taken != 0 && t.fields.has(spacedSpace) {
 		// So many packets are taken, and so many left: 1 and 499 are 1 in 500.
-		// Exporters that tell no space mean the interval itself.
-		if !has.has(spacedSpace) {
-			return clamp(taken, 1)
-		}
 		space := d.u64(t, spacedSpace)
 		return clamp(space+min(taken, math.MaxUint64-space), taken)
 	}
-	if size := d.u64(t, sampleSize); size != 0 && has.has(samplePopulation) {
-		return clamp(d.u64(t, samplePopulation), size)
+	if size, population := d.u64(t, sampleSize), d.u64(t, samplePopulation); size != 0 && population != 0 {
+		return clamp(population, size)
 	}
-	if has.has(probability) {
+	if t.fields.has(probability) {
 		p := math.Float64frombits(d.u64(t, probability))
 		if t.single {
 			p = float64(math.Float32frombits(uint32(d.u64(t, probability))))
@@ -138,6 +134,11 @@ func (d *Decoder) ownInterval(t *template) uint32 {
 			return 0
 		}
 		return uint32(min(math.Round(1/p), math.MaxUint32))
+	}
+	if taken != 0 {
+		// Exporters that tell nothing of a space mean the interval itself. Some that
+		// tell a population have a 1 here, whatever that is.
+		return clamp(taken, 1)
 	}
 	return clamp(d.u64(t, interval), 1)
 }
