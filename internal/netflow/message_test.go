@@ -227,6 +227,17 @@ func TestEveryFieldThatTemplatesTellIsRead(t *testing.T) {
 	}
 }
 
+// TestFieldsOfVariableLengthInVersion9: H3C's NetStream ends its records with the
+// name of the VRF.
+func TestFieldsOfVariableLengthInVersion9(t *testing.T) {
+	c := newCollector(t)
+	got := c.take(v9(set(0, tmpl(256, append(slices.Clone(short), fs{236, variable})...)), set(256,
+		shortRec(1), rec(uint8(0)), shortRec(2), rec(uint8(3), []byte("red")), shortRec(3), rec(uint8(255), uint16(300), make([]byte, 300)), shortRec(4), rec(uint8(0)), make([]byte, 3))))
+	if diff := cmp.Diff([]uint64{1, 2, 3, 4}, counts(got)); diff != "" || c.Dropped != [Drops]uint64{} {
+		t.Errorf("dropped %v (-want +got):\n%s", c.Dropped, diff)
+	}
+}
+
 func TestIPv6AndItsTranslations(t *testing.T) {
 	fields := []fs{{27, 16}, {28, 16}, {281, 16}, {282, 16}, {2, 8}, {139, 2}, {4, 1}, {195, 1}}
 	got := newCollector(t).take(ipfix(set(2, tmpl(256, fields...)), set(256,

@@ -16,7 +16,8 @@ const (
 	// maxOps are the fields of use, and the runs of fields of variable length.
 	maxOps = 64
 	// variable is the length of a field that each record tells (RFC 7011,
-	// section 7).
+	// section 7). Some exporters of v9 have it too, where no other field could
+	// be so long.
 	variable = 0xffff
 )
 
@@ -125,7 +126,7 @@ func (d *definition) compile(t *template) bool {
 		if i < d.scope && e.slot == ingress {
 			t.byInterface = true
 		}
-		if length == variable && d.enterprise {
+		if length == variable {
 			gaps[variables] = uint16(off)
 			variables++
 			size += off + 1
