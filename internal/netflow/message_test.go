@@ -276,6 +276,31 @@ func TestATemplateOfBothFamilies(t *testing.T) {
 	}
 }
 
+// TestOfATunnelTheOuterHeaderIsRead: routers that begin or end SRv6 tell the
+// packet within, too, behind the one that they forward.
+func TestOfATunnelTheOuterHeaderIsRead(t *testing.T) {
+	outer6 := []fs{{2, 4}, {27, 16}, {28, 16}, {7, 2}, {11, 2}, {4, 1}}
+	inner4 := []fs{{8, 4}, {12, 4}, {7, 2}, {11, 2}, {4, 1}}
+	inner6 := []fs{{27, 16}, {28, 16}, {7, 2}, {11, 2}, {4, 1}}
+	around := func(protocol uint8) []byte {
+		return rec(uint32(1), "2001:db8::1", "2001:db8::2", uint16(0), uint16(0), protocol)
+	}
+	within := func(src, dst string) []byte { return rec(src, dst, uint16(1111), uint16(2222), uint8(17)) }
+	got := newCollector(t).take(ipfix(
+		set(2, tmpl(256, slices.Concat(outer6, inner4)...), tmpl(257, slices.Concat(outer6, inner6)...), tmpl(258, slices.Concat(inner4, outer6)...)),
+		set(256, slices.Concat(around(4), within("192.0.2.1", "192.0.2.2")), slices.Concat(around(4), within("192.0.2.3", "192.0.2.4"))),
+		set(257, slices.Concat(around(41), within("2001:db8::3", "2001:db8::4"))),
+		set(258, slices.Concat(rec("192.0.2.1", "192.0.2.2", uint16(0), uint16(0), uint8(41)), rec(uint32(1), "2001:db8::3", "2001:db8::4", uint16(1111), uint16(2222), uint8(17))))))
+	want := []flow.Key{key("2001:db8::1", "2001:db8::2", 0, 0, 4), key("2001:db8::1", "2001:db8::2", 0, 0, 4), key("2001:db8::1", "2001:db8::2", 0, 0, 41), key("192.0.2.1", "192.0.2.2", 0, 0, 41)}
+	keys := make([]flow.Key, len(got))
+	for i := range got {
+		keys[i] = got[i].Key
+	}
+	if diff := cmp.Diff(want, keys); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestICMPTypesInTheirOwnFields(t *testing.T) {
 	for _, c := range []struct {
 		fields   []fs

@@ -292,10 +292,16 @@ func (d *Decoder) familyOf(t *template) flow.Family {
 	default:
 		return 0
 	}
-	if d.narrow(t, src4) != [4]byte{} || d.narrow(t, dst4) != [4]byte{} {
+	has4 := d.narrow(t, src4) != [4]byte{} || d.narrow(t, dst4) != [4]byte{}
+	has6 := d.wide(t, src6) != [16]byte{} || d.wide(t, dst6) != [16]byte{}
+	switch {
+	case has4 && has6:
+		// A packet in another one: those of the outer header come first (RFC 7011,
+		// section 8), and it is of that header that the first ports and protocol are.
+		return t.outer
+	case has4:
 		return flow.IPv4
-	}
-	if d.wide(t, src6) != [16]byte{} || d.wide(t, dst6) != [16]byte{} {
+	case has6:
 		return flow.IPv6
 	}
 	return 0

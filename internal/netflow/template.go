@@ -65,6 +65,7 @@ type template struct {
 	icmp                                                 bool        // has type and code
 	sampled                                              bool        // each record tells its interval
 	family                                               flow.Family // 0: each record tells
+	outer                                                flow.Family // whose addresses come first, if there are those of both
 	dscp, backDSCP                                       bool
 	startUnit, endUnit, durationUnit, backStart, backEnd unit
 	timed                                                bool // has a timeval
@@ -92,6 +93,11 @@ type field struct {
 	off, size uint16
 	variables int // fields of variable length before it
 	set       bool
+}
+
+// before tells whether a field stands before another one.
+func (f *field) before(g *field) bool {
+	return f.variables < g.variables || f.variables == g.variables && f.off < g.off
 }
 
 // compile fills in the template. It returns false if the definition is refused:
@@ -245,6 +251,10 @@ func (t *template) describe(best *[slots]field) {
 		t.family = flow.IPv4
 	case v6 && !v4:
 		t.family = flow.IPv6
+	case best[src4].before(&best[src6]):
+		t.outer = flow.IPv4
+	default:
+		t.outer = flow.IPv6
 	}
 	t.flow = (v4 || v6) && !t.options
 	if has.hasAll(srcPort, dstPort) {
