@@ -30,6 +30,8 @@ const (
 	icmpCode
 	packets
 	octets
+	postPackets // behind the exporter
+	postOctets
 	start
 	end
 	duration
@@ -122,9 +124,9 @@ func elementOf(id uint16) element {
 	case 231: // initiatorOctets
 		return element{slot: octets, rank: 2}
 	case 23: // postOctetDeltaCount: behind the exporter, but of the same direction
-		return element{slot: octets, rank: 3}
+		return element{slot: postOctets}
 	case 171: // postOctetTotalCount
-		return element{slot: octets, rank: 4}
+		return element{slot: postOctets, rank: 1}
 	case 2: // packetDeltaCount
 		return element{slot: packets}
 	case 86: // packetTotalCount
@@ -132,9 +134,9 @@ func elementOf(id uint16) element {
 	case 298: // initiatorPackets
 		return element{slot: packets, rank: 2}
 	case 24: // postPacketDeltaCount
-		return element{slot: packets, rank: 3}
+		return element{slot: postPackets}
 	case 172: // postPacketTotalCount
-		return element{slot: packets, rank: 4}
+		return element{slot: postPackets, rank: 1}
 	case 232: // responderOctets
 		return element{slot: backOctets, rank: 2}
 	case 299: // responderPackets
@@ -284,6 +286,10 @@ func reverseOf(id uint16) element {
 		e.slot = backPackets
 	case octets:
 		e.slot = backOctets
+	case postPackets:
+		e.slot, e.rank = backPackets, 3+e.rank
+	case postOctets:
+		e.slot, e.rank = backOctets, 3+e.rank
 	case tos:
 		e.slot = backTOS
 	case tcpFlags:
@@ -330,7 +336,7 @@ func (e element) fits(length int) bool {
 // lower 4 are read.
 func isLong(s slot) bool {
 	switch s {
-	case packets, octets, dropped, start, end, duration, bootTime, backPackets, backOctets, backStart, backEnd:
+	case packets, octets, postPackets, postOctets, dropped, start, end, duration, bootTime, backPackets, backOctets, backStart, backEnd:
 		return true
 	}
 	return s >= spacedInterval
@@ -340,6 +346,7 @@ func isLong(s slot) bool {
 // value.
 var knownBy = [slots]flow.Field{
 	tos: flow.HasTOS, tcpFlags: flow.HasTCPFlags, packets: flow.HasPackets, octets: flow.HasBytes,
+	postPackets: flow.HasPackets, postOctets: flow.HasBytes,
 	minTTL:  flow.HasTTL,
 	ingress: flow.HasIngress, egress: flow.HasEgress, vlan: flow.HasVLAN, srcAS: flow.HasAS, dstAS: flow.HasAS,
 	dropped: flow.HasDropped, forwarding: flow.HasForwardingStatus,

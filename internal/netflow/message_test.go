@@ -324,12 +324,33 @@ func TestICMPTypesInTheirOwnFields(t *testing.T) {
 }
 
 func TestPostCountsAreOfTheSameDirection(t *testing.T) {
-	got := newCollector(t).take(ipfix(
-		set(2, tmpl(256, fs{8, 4}, fs{12, 4}, fs{24, 4}, fs{23, 4}), tmpl(257, append(short, fs{24, 4}, fs{23, 4})...)),
-		set(256, rec("192.0.2.1", "192.0.2.2", uint32(5), uint32(500))),
-		set(257, append(shortRec(7), rec(uint32(5), uint32(500))...))))
-	if diff := cmp.Diff([]uint64{5, 7}, counts(got)); diff != "" || got[0].Bytes != 500 || got[1].Bytes != 700 {
-		t.Errorf("%+v %s", got, diff)
+	const pen = reversePEN
+	for _, c := range []struct {
+		name           string
+		fields         []fs
+		values         []any
+		packets, bytes []uint64
+	}{
+		{"alone", []fs{{24, 4}, {23, 4}}, []any{uint32(5), uint32(500)}, []uint64{5}, []uint64{500}},
+		{"beside those that came in", []fs{{2, 4}, {1, 4}, {24, 4}, {23, 4}}, []any{uint32(7), uint32(700), uint32(5), uint32(500)}, []uint64{7}, []uint64{700}},
+		{"of a flow that is counted as it leaves", []fs{{2, 4}, {1, 4}, {24, 4}, {23, 4}}, []any{uint32(0), uint32(0), uint32(5), uint32(500)}, []uint64{5}, []uint64{500}},
+		{"packets alone", []fs{{1, 4}, {24, 4}}, []any{uint32(700), uint32(5)}, []uint64{5}, []uint64{700}},
+		{"a total alone", []fs{{172, 4}, {171, 4}}, []any{uint32(9), uint32(900)}, []uint64{9}, []uint64{900}},
+		{"a total beside what came of late", []fs{{172, 4}, {171, 4}, {24, 4}, {23, 4}}, []any{uint32(9), uint32(900), uint32(5), uint32(500)}, []uint64{5}, []uint64{500}},
+		{"a total beside nothing of late", []fs{{2, 4}, {1, 4}, {172, 4}, {171, 4}}, []any{uint32(0), uint32(0), uint32(9), uint32(900)}, []uint64{0}, []uint64{0}},
+		{"of the way back", []fs{{2, 4}, {1, 4}, {24, 4, pen}, {23, 4, pen}}, []any{uint32(7), uint32(700), uint32(5), uint32(500)}, []uint64{7, 5}, []uint64{700, 500}},
+		{"of the way back, beside those that came in", []fs{{2, 4}, {24, 4, pen}, {23, 4, pen}, {2, 4, pen}, {1, 4, pen}},
+			[]any{uint32(7), uint32(5), uint32(500), uint32(6), uint32(600)}, []uint64{7, 6}, []uint64{0, 600}},
+	} {
+		got := newCollector(t).take(ipfix(set(2, tmpl(256, append([]fs{{8, 4}, {12, 4}}, c.fields...)...)),
+			set(256, append(rec("192.0.2.1", "192.0.2.2"), rec(c.values...)...))))
+		var bytes []uint64
+		for i := range got {
+			bytes = append(bytes, got[i].Bytes)
+		}
+		if diff := cmp.Diff(c.packets, counts(got)) + cmp.Diff(c.bytes, bytes); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
 	}
 }
 

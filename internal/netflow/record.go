@@ -213,6 +213,9 @@ func (d *Decoder) assemble(t *template, c *clock, r *flow.Record) bool {
 // uncommon are fields that many exporters do not tell.
 const uncommon = 1<<minTTL | 1<<maxTTL | 1<<vlan | 1<<srcAS | 1<<dstAS | 1<<dropped | 1<<forwarding
 
+// post are counts behind the exporter.
+const post = 1<<postPackets | 1<<postOctets
+
 // translated are those of a network address translation.
 const translated = 1<<translatedSrc4 | 1<<translatedDst4 | 1<<translatedSrc6 | 1<<translatedDst6 | 1<<translatedSrcPort | 1<<translatedDstPort
 
@@ -227,6 +230,15 @@ func (d *Decoder) special(t *template, c *clock, family flow.Family, r *flow.Rec
 			r.DstPort = uint16(d.u32(t, icmpType)&0xff<<8 | d.u32(t, icmpCode)&0xff)
 		}
 		known = flow.HasPorts
+	}
+	if t.fields&post != 0 {
+		// Of flows that leave, some exporters count only behind themselves.
+		if r.Packets == 0 {
+			r.Packets = d.u64(t, postPackets)
+		}
+		if r.Bytes == 0 {
+			r.Bytes = d.u64(t, postOctets)
+		}
 	}
 	if t.fields&translated != 0 {
 		known |= d.translation(t, family, r)

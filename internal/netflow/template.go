@@ -152,6 +152,10 @@ func (d *definition) compile(t *template) bool {
 	if size += off; size == 0 || size > maxRecord {
 		return false
 	}
+	if best[packets].set && best[postPackets].rank != 0 {
+		// A total does not stand in for the count of a while.
+		best[postPackets], best[postOctets] = field{}, field{}
+	}
 	t.size, t.variable = uint16(size), variables > 0
 	for s := range best {
 		if best[s].set && t.wants(slot(s)) {
@@ -266,7 +270,7 @@ func (t *template) describe(best *[slots]field) {
 	t.icmp = has.has(icmp) || has.hasAll(icmpType, icmpCode)
 	t.biflow = has.has(backPackets)
 	t.initiator = has.has(packets) && best[packets].rank == elementOf(298).rank
-	t.counted = has.has(packets) || t.biflow
+	t.counted = has.has(packets) || has.has(postPackets) || t.biflow
 	t.sampled = has.has(spacedInterval) || has.hasAll(sampleSize, samplePopulation) || has.has(probability) || has.has(interval)
 	t.startUnit, t.endUnit, t.durationUnit = best[start].unit, best[end].unit, best[duration].unit
 	t.backStart, t.backEnd = best[backStart].unit, best[backEnd].unit
@@ -277,7 +281,7 @@ func (t *template) describe(best *[slots]field) {
 	if has.hasAll(start, end) && t.startUnit == t.endUnit {
 		t.bothUnits = t.startUnit
 	}
-	t.special = t.dscp || t.icmp || has.has(bootTime) || has&translated != 0
+	t.special = t.dscp || t.icmp || has.has(bootTime) || has&(translated|post) != 0
 	t.single = best[probability].size == 4
 }
 
