@@ -58,6 +58,9 @@ const (
 	backMinTTL
 	backMaxTTL
 	backICMP
+	// A packet instead of a flow. The first is where it begins, and not a number.
+	section
+	sectionSize
 	// Sampling.
 	selectorID
 	spacedInterval
@@ -100,6 +103,7 @@ const (
 	uptime           // milliseconds since the exporter started
 	deltaMicros      // microseconds before the export: RFC 5102, section 5.9.9
 	micros           // of a duration
+	layer3           // of a packet: it begins with the IP header
 	timeval          // pmacct's: seconds and microseconds since the Unix epoch, 8 bytes each
 	dscp             // the upper 6 bits of the TOS
 	float            // IEEE 754
@@ -252,6 +256,13 @@ func elementOf(id uint16) element {
 	case 160: // systemInitTimeMilliseconds
 		return element{slot: bootTime}
 
+	case 315: // dataLinkFrameSection
+		return element{slot: section}
+	case 313: // ipHeaderPacketSection
+		return element{slot: section, rank: 1, unit: layer3}
+	case 410: // sectionExportedOctets
+		return element{slot: sectionSize}
+
 	case 48, 302: // FLOW_SAMPLER_ID, selectorId
 		return element{slot: selectorID}
 	case 305: // samplingPacketInterval
@@ -316,6 +327,8 @@ func (e element) fits(length int) bool {
 	switch {
 	case e.slot == noSlot || length == 0:
 		return false
+	case e.slot == section:
+		return true
 	case e.unit == ntp:
 		return length == 8
 	case e.unit == timeval:

@@ -194,6 +194,9 @@ func (d *Decoder) dataSet(h *header, id uint16, b []byte, emit func(*flow.Record
 		d.Dropped[NoTemplate] += d.held.add(h, id, b)
 	case t.options:
 		d.optionsData(h, dom, t, b)
+	case t.packet:
+		d.packets(h, dom, t, b, emit)
+		d.section = nil // the datagram is not kept
 	case !t.flow:
 		d.Dropped[NoFlow] += d.skipAll(t, b)
 	case !t.counted:

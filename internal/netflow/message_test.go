@@ -657,3 +657,48 @@ func TestRecordsThatAreNoFlowsAreCounted(t *testing.T) {
 		t.Errorf("%d records, dropped %v", len(got), c.Dropped)
 	}
 }
+
+// TestRecordsThatBearAPacket: PSAMP (RFC 5476), with the packet in a field of
+// fixed or of variable length, from the link layer or from layer 3.
+func TestRecordsThatBearAPacket(t *testing.T) {
+	ip := rec([]byte{0x45, 0x28, 0, 100, 0, 0, 0, 0, 57, 6, 0, 0}, "198.51.100.7", "203.0.113.9", uint16(443), uint16(50123), make([]byte, 9), uint8(0x12))
+	frame := rec(make([]byte, 12), uint16(0x0800), ip)
+	pad := make([]byte, 400)
+	size := uint16(len(frame))
+	want := flow.Record{Key: key("198.51.100.7", "203.0.113.9", 443, 50123, 6), Source: flow.Source{Protocol: flow.IPFIX, Version: 10},
+		Known: flow.HasPorts | flow.HasTOS | flow.HasTCPFlags | flow.HasTTL | flow.HasPackets | flow.HasBytes | flow.HasIngress,
+		TOS:   0x28, TCPFlags: 0x12, TTL: 57, MaxTTL: 57, Packets: 1, Bytes: 100, Ingress: 7}
+	for _, c := range []struct {
+		name   string
+		fields []fs
+		record []byte
+	}{
+		{"of fixed length", []fs{{10, 2}, {315, int(size)}}, rec(uint16(7), frame)},
+		{"of fixed length, with padding and the size of what was exported", []fs{{410, 2}, {315, int(size) + 400}, {10, 4}}, rec(size, frame, pad, uint32(7))},
+		{"of variable length", []fs{{10, 2}, {315, variable}}, rec(uint16(7), uint8(size), frame)},
+		{"of variable length, told in three bytes", []fs{{315, variable}, {10, 2}}, rec(uint8(255), size, frame, uint16(7))},
+		{"behind other fields of variable length", []fs{{82, variable}, {83, variable}, {4, 1}, {315, variable}, {96, variable}, {10, 1}},
+			rec(uint8(2), []byte("if"), uint8(0), uint8(1), uint8(size), frame, uint8(0), uint8(7))},
+		{"of fixed length behind one of variable length", []fs{{10, 4}, {82, variable}, {4, 1}, {315, int(size)}, {83, variable}},
+			rec(uint32(7), uint8(1), []byte("x"), uint8(1), frame, uint8(0))},
+		{"from layer 3", []fs{{313, variable}, {10, 2}}, rec(uint8(len(ip)), ip, uint16(7))},
+		{"from both, of which the frame counts", []fs{{313, len(ip)}, {315, int(size)}, {10, 2}}, rec(make([]byte, len(ip)), frame, uint16(7))},
+	} {
+		k := newCollector(t)
+		got := k.take(ipfix(set(2, tmpl(256, c.fields...)), set(256, c.record, c.record)))
+		if diff := cmp.Diff([]flow.Record{want, want}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+	k := newCollector(t)
+	sampled := k.take(ipfix(set(3, options10(300, 1, fs{302, 4}, fs{304, 2}, fs{305, 4}, fs{306, 4})), set(300, rec(uint32(1), uint16(1), uint32(1), uint32(999))),
+		set(2, tmpl(256, fs{302, 4}, fs{323, 8}, fs{315, variable})), set(256, rec(uint32(1), uint64(5000), uint8(size), frame))))
+	if len(sampled) != 1 || sampled[0].Interval != 1000 || sampled[0].Known&flow.HasEnd == 0 || sampled[0].End != 5000 {
+		t.Errorf("sampled: %+v", sampled)
+	}
+	got := k.take(ipfix(set(2, tmpl(257, fs{315, variable})), set(257,
+		rec(uint8(0)), rec(uint8(3), []byte("arp")), rec(uint8(13), frame[:13]), rec(uint8(size), frame), []byte{200})))
+	if len(got) != 1 || k.Dropped[NoFlow] != 3 {
+		t.Errorf("of packets that are no flow: %d records, dropped %v", len(got), k.Dropped)
+	}
+}

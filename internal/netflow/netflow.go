@@ -15,6 +15,7 @@ import (
 	"net/netip"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/packet"
 )
 
 // What can be wrong with a datagram. None of them loses a whole record: what
@@ -62,9 +63,12 @@ type Decoder struct {
 
 	rec    flow.Record
 	window [window]byte // see nowhere
-	cache  cache
-	held   held
-	back   flow.Record // of the other direction of a biflow
+	// Of records that bear a packet: as it stands in the datagram, and read.
+	section []byte
+	packet  packet.Packet
+	cache   cache
+	held    held
+	back    flow.Record // of the other direction of a biflow
 }
 
 // NewDecoder returns a decoder that remembers the templates and the sampling of

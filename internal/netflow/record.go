@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/packet"
 )
 
 // ahead is how much later than its export a flow can have ended, in
@@ -40,6 +41,42 @@ func (d *Decoder) data(h *header, dom *domain, t *template, b []byte, emit func(
 			d.biflow(t, &c, r, emit)
 			continue
 		}
+		emit(r)
+	}
+}
+
+// packets reads records that bear a packet instead of a flow (PSAMP, RFC 5476),
+// as far as it was exported.
+func (d *Decoder) packets(h *header, dom *domain, t *template, b []byte, emit func(*flow.Record)) {
+	r := &d.rec
+	c := d.clock(h, dom)
+	link := packet.Ethernet
+	if t.section.unit == layer3 {
+		link = packet.Raw
+	}
+	for {
+		n := d.load(t, b)
+		if n == 0 {
+			return
+		}
+		b = b[n:]
+		section := d.section
+		if t.fields.has(sectionSize) { // and padding is behind it
+			section = section[:min(len(section), int(d.u32(t, sectionSize)))]
+		}
+		if packet.Parse(link, section, &d.packet) != nil {
+			d.Dropped[NoFlow]++
+			continue
+		}
+		*r = flow.Record{Source: h.source, Known: t.known&(flow.HasIngress|flow.HasEgress) | flow.HasPackets, Packets: 1}
+		d.packet.Fill(r)
+		if d.packet.Known&flow.HasBytes == 0 {
+			r.Known &^= flow.HasBytes // the section is a part of it only
+			r.Bytes = 0
+		}
+		r.Interval, _ = d.interval(h, dom, t)
+		r.Ingress, r.Egress = d.u32(t, ingress), d.u32(t, egress)
+		r.Known |= d.times(t, &c, r)
 		emit(r)
 	}
 }
@@ -107,6 +144,10 @@ func (d *Decoder) load(t *template, b []byte) int {
 func (d *Decoder) gather(t *template, b []byte) int {
 	rest := b // from the last field of variable length, or the begin
 	need := int(t.size)
+	x, passed := &t.section, uint16(0) // fields of variable length
+	if t.packet && x.variables == 0 && x.size != variable {
+		d.section = rest[x.from:][:x.size]
+	}
 	for _, o := range t.ops[:t.count] {
 		if o.size != skip {
 			copy(d.window[o.to:][:o.size], rest[o.from:])
@@ -126,7 +167,21 @@ func (d *Decoder) gather(t *template, b []byte) int {
 			if need--; len(rest) < n+need {
 				return 0
 			}
+			field := rest[:n]
 			rest = rest[n:]
+			if !t.packet {
+				continue
+			}
+			if x.size == variable && x.variables == passed {
+				if field[0] < 255 {
+					d.section = field[1:]
+				} else {
+					d.section = field[3:]
+				}
+			}
+			if passed++; x.size != variable && x.variables == passed {
+				d.section = rest[x.from:][:x.size]
+			}
 		}
 	}
 	return len(b) - len(rest) + need

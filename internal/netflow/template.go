@@ -59,6 +59,7 @@ type template struct {
 	byInterface                                          bool   // its options data are about an interface
 	variable                                             bool   // has fields of variable length
 	flow                                                 bool   // has the addresses of a flow
+	packet                                               bool   // has a packet instead
 	counted                                              bool   // has the number of packets
 	biflow                                               bool
 	initiator                                            bool        // counts from the initiator of a connection
@@ -74,8 +75,19 @@ type template struct {
 	short                                                bool // its records fit into the window as they are
 	single                                               bool // has a probability of 4 bytes
 	places                                               [slots]place
+	section                                              extent
 	count                                                uint8 // of the ops, if it is not short
 	ops                                                  [maxOps]op
+}
+
+// An extent is where a part of a packet stands in a record: behind so many
+// fields of variable length, at from; or, if its size is variable, in the field
+// behind so many others. Without one the size is 0.
+type extent struct {
+	unit      unit
+	variables uint16
+	from      uint16
+	size      uint16
 }
 
 // A definition is the body of a template record: its fields, scope first.
@@ -133,6 +145,9 @@ func (d *definition) compile(t *template) bool {
 			t.byInterface = true
 		}
 		if length == variable {
+			if e.slot == section && (t.section.size == 0 || e.rank == 0) {
+				t.section = extent{e.unit, uint16(variables), 0, variable}
+			}
 			gaps[variables] = uint16(off)
 			variables++
 			size += off + 1
@@ -141,6 +156,12 @@ func (d *definition) compile(t *template) bool {
 		}
 		if e.unit == ntp && length == 16 {
 			e.unit = timeval
+		}
+		if e.slot == section {
+			if e.fits(length) && (t.section.size == 0 || e.rank == 0) {
+				t.section = extent{e.unit, uint16(variables), uint16(off), uint16(length)}
+			}
+			e = element{}
 		}
 		if f := &best[e.slot]; e.fits(length) && (!f.set || e.rank < f.rank) {
 			*f = field{element: e, off: uint16(off), size: uint16(length), variables: variables, set: true}
@@ -176,7 +197,7 @@ func (t *template) arrange(best *[slots]field, gaps []uint16) bool {
 	for s := range t.places {
 		t.places[s] = place{off: nowhere}
 	}
-	if t.short = !t.variable && t.size <= nowhere; t.short {
+	if t.short = !t.variable && t.size <= nowhere && !t.packet; t.short {
 		for s := range best {
 			if f := &best[s]; t.fields.has(slot(s)) {
 				from, size := f.lower()
@@ -261,6 +282,7 @@ func (t *template) describe(best *[slots]field) {
 		t.outer = flow.IPv6
 	}
 	t.flow = (v4 || v6) && !t.options
+	t.packet = !t.flow && !t.options && t.section.size != 0
 	if has.hasAll(srcPort, dstPort) {
 		t.known |= flow.HasPorts
 	}

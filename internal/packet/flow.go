@@ -72,3 +72,14 @@ func (p *Packet) transport(b []byte) {
 		}
 	}
 }
+
+// Fill writes what the packet tells into a record, whose other fields it leaves
+// alone. Bytes are always known: see there.
+func (p *Packet) Fill(r *flow.Record) {
+	const fields = flow.HasPorts | flow.HasTOS | flow.HasTCPFlags | flow.HasTTL | flow.HasVLAN | flow.HasBytes
+	r.Key = p.Key
+	r.Known = r.Known&^fields | p.Known | flow.HasBytes
+	r.Bytes = uint64(p.Bytes)
+	r.TOS, r.TCPFlags, r.VLAN = p.TOS, p.TCPFlags, p.VLAN
+	r.TTL, r.MaxTTL = p.TTL, p.TTL
+}

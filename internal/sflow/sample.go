@@ -22,9 +22,6 @@ const (
 // unknown cause.
 const dropped = 0x80
 
-// fromPacket are the fields that the sampled packet itself tells.
-const fromPacket = flow.HasPorts | flow.HasTOS | flow.HasTCPFlags | flow.HasTTL | flow.HasVLAN | flow.HasBytes
-
 // extended is what the records beside the packet say, in any order. It is laid
 // on the flow when all were read.
 type extended struct {
@@ -187,16 +184,12 @@ func (d *Decoder) rawHeader(b []byte) (found, ok bool) {
 	if packet.Parse(link, header, p) != nil {
 		return false, ok
 	}
-	r.Key = p.Key
-	r.Known = r.Known&^fromPacket | p.Known | flow.HasBytes
-	r.Bytes = uint64(p.Bytes)
+	p.Fill(r)
 	if p.Known&flow.HasBytes == 0 { // the IP header does not say: then the frame does
 		if cut := int64(frame) - int64(stripped) - int64(len(header)); cut > 0 {
 			r.Bytes += uint64(cut)
 		}
 	}
-	r.TOS, r.TCPFlags, r.VLAN = p.TOS, p.TCPFlags, p.VLAN
-	r.TTL, r.MaxTTL = p.TTL, p.TTL
 	return true, ok
 }
 

@@ -3,6 +3,7 @@
 package source
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 	"github.com/overflowd/overflowd/internal/flow"
 )
 
@@ -345,3 +348,65 @@ func TestRecordedTemplatesAreReadAsNfdumpReadsThem(t *testing.T) {
 }
 
 func millisText(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000") }
+
+// TestRecordedPacketsAreReadAsGopacketReadsThem: softflowd's PSAMP, of which
+// tshark has the bytes.
+func TestRecordedPacketsAreReadAsGopacketReadsThem(t *testing.T) {
+	_, got, err := read(t, "../../testdata/netflow/softflowd-psamp.pcap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := rowsOf(t, "../../testdata/netflow/softflowd-psamp.tshark.tsv")
+	if len(rows) != len(got) || len(rows) < 20 {
+		t.Fatalf("%d packets, tshark has %d", len(got), len(rows))
+	}
+	for i, row := range rows {
+		var at float64
+		var frame []byte
+		size := 0
+		for _, field := range strings.Split(row["other"], "; ") {
+			switch name, v, _ := strings.Cut(field, "="); name {
+			case "observation_time_microseconds":
+				at, err = strconv.ParseFloat(v, 64)
+			case "data_link_frame_section":
+				frame, err = hex.DecodeString(v)
+			case "section_exported_octets":
+				size, err = strconv.Atoi(v)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		frame = append(frame, make([]byte, size-len(frame))...) // zeros at the end are not in the table
+		var want flow.Record
+		p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+		src, dst := p.NetworkLayer().NetworkFlow().Endpoints()
+		switch ip := p.NetworkLayer().(type) {
+		case *layers.IPv4:
+			want.Family, want.Protocol, want.TTL, want.Bytes = flow.IPv4, uint8(ip.Protocol), ip.TTL, uint64(ip.Length)
+		case *layers.IPv6:
+			want.Family, want.Protocol, want.TTL, want.Bytes = flow.IPv6, uint8(ip.NextHeader), ip.HopLimit, uint64(ip.Length)+40
+			if h, ok := p.Layer(layers.LayerTypeIPv6HopByHop).(*layers.IPv6HopByHop); ok {
+				want.Protocol = uint8(h.NextHeader)
+			}
+		}
+		copy(want.Src[:], src.Raw())
+		copy(want.Dst[:], dst.Raw())
+		switch l4 := p.TransportLayer().(type) {
+		case *layers.TCP:
+			want.SrcPort, want.DstPort = uint16(l4.SrcPort), uint16(l4.DstPort)
+		case *layers.UDP:
+			want.SrcPort, want.DstPort = uint16(l4.SrcPort), uint16(l4.DstPort)
+		}
+		r := &got[i]
+		if r.Protocol == 1 || r.Protocol == 58 {
+			want.DstPort = r.DstPort // gopacket has types under many names
+		}
+		if diff := cmp.Diff(fmt.Sprintln(want.Key, want.TTL, want.Bytes, 1), fmt.Sprintln(r.Key, r.TTL, r.Bytes, r.Packets)); diff != "" {
+			t.Errorf("packet %d (-gopacket +overflowd):\n%s", i, diff)
+		}
+		if r.End != int64(at+0.001) { // tshark rounds down what softflowd has rounded down
+			t.Errorf("packet %d was seen at %d, tshark has %.6f", i, r.End, at)
+		}
+	}
+}
