@@ -25,6 +25,9 @@ type collector struct {
 }
 
 func collectors(b *testing.B) []collector {
+	if _, err := exec.LookPath("nfcapd"); err != nil {
+		b.Skip(err)
+	}
 	dir := b.TempDir()
 	build := func(name, of, pkg string) string {
 		program := filepath.Join(dir, name)
