@@ -261,6 +261,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{0, 9, 0, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := decode(b)
+		if len(b) >= 2 && (b[1] == 9 || b[1] == 10) {
+			return // no count of records of 48 bytes: see FuzzSequence
+		}
 		if len(b) >= 4 && err == nil && len(got) != int(binary.BigEndian.Uint16(b[2:])) {
 			t.Errorf("%d records without an error, the header says %d", len(got), binary.BigEndian.Uint16(b[2:]))
 		}
