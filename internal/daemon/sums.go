@@ -45,7 +45,7 @@ func (d *daemon) sums() {
 		d.log.Printf("%s: %s not taken by sFlow agents, for want of resources; the others count for them", from, count(n, "sample"))
 	}
 	if n := c.Evicted.Load(); n > 0 {
-		d.log.Printf("%s: %s made room for others: there were more exporters than --max-exporters %d", from,
+		d.log.Printf("%s: %s made room for others: more exporters, or templates of one, than --max-exporters %d has room for", from,
 			count(n, "template"), d.config.Remember)
 	}
 	if n := c.Lost.Load(); n > 0 {

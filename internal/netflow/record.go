@@ -97,13 +97,12 @@ func (d *Decoder) skipAll(t *template, b []byte) (n uint64) {
 // of the set may have another one.
 func (d *Decoder) interval(h *header, dom *domain, t *template) (n uint32, varies bool) {
 	if t.sampled {
-		if n = d.ownInterval(t); n == 0 {
-			n = d.Interval
+		if n = d.ownInterval(t); n != 0 {
+			return n, true
 		}
-		return n, true
 	}
 	r := told{t.fields, d.u32(t, selectorID), d.u32(t, ingress)}
-	n, varies = dom.sampling.of(r), dom.sampling.varies(t.fields)
+	n, varies = dom.sampling.of(r), t.sampled || dom.sampling.varies(t.fields)
 	if n == 0 && t.fields.has(selectorID) {
 		all := h.key.everywhere()
 		if o := d.cache.domain(&all); o != nil {

@@ -153,6 +153,9 @@ func TestTheIntervalOfExportersThatDoNotTell(t *testing.T) {
 	if s := intervals(got); s != "[100]" {
 		t.Errorf("with options: %s", s)
 	}
+	if s := intervals(c.take(v9(set(257, told(0), told(9))))); s != "[100 9]" {
+		t.Errorf("an interval of 0 in the record, with options: %s", s)
+	}
 	for header, want := range map[uint16]string{0: "[50 50]", 0x4000: "[50 50]", 1: "[1 1]", 0x400a: "[10 10]"} {
 		c.got = nil
 		b := exported{version: 5, count: -1, sampling: header, records: twoRecords}.bytes()
