@@ -158,6 +158,10 @@ func FuzzSequence(f *testing.F) {
 		join(v9(set(1, options9(300, 1, fs{1, 4}, fs{34, 4}, fs{48, 1})), set(300, rec(uint32(0), uint32(100), uint8(1))))),
 		join(ipfix(set(3, options10(300, 1, fs{149, 4}, fs{160, 8}, fs{311, 4})), set(300, rec(uint32(0), uint64(5), uint32(5))))),
 		join(v9(set(0, tmpl(256, make([]fs, 512)...)), set(256, make([]byte, 9)))),
+		join(ipfix(set(2, tmpl(256, fs{82, variable}, fs{315, variable}, fs{410, 2}), tmpl(257, fs{82, variable}, fs{313, 20})),
+			set(256, rec(uint8(0), uint8(14), make([]byte, 14), uint16(9))), set(257, rec(uint8(1), uint8('x'), uint8(0x45), make([]byte, 19))))),
+		join(ipfix(set(2, tmpl(256, fs{8, 4}, fs{12, 4}, fs{2, 8}, fs{210, 300}, fs{154, 16}, fs{225, 4}, fs{176, 1}, fs{177, 1}, fs{299, 8}, fs{239, 1})),
+			set(256, make([]byte, 8+8+300+16+4+2+8+1)))),
 	}
 	for _, s := range seeds {
 		f.Add(s)
@@ -186,7 +190,8 @@ func FuzzSequence(f *testing.F) {
 			d.check(t)
 		}
 		runtime.ReadMemStats(&after)
-		// A record takes at least the 8 bytes of its addresses, and a biflow makes two.
+		// A record takes at least the 8 bytes of its addresses, or 9 of a packet's
+		// begin, and a biflow makes two.
 		if records > size/4 {
 			t.Errorf("%d records out of %d bytes", records, size)
 		}
