@@ -48,36 +48,45 @@ const skip = 0xff
 // A template says how a data record lies in its bytes, compiled to what we read
 // of it. It is free of pointers.
 type template struct {
-	definition                                           uint64 // hash of what it was compiled from
-	domain                                               uint64 // number of the domain it belongs to
-	slot                                                 int    // of that domain, while it has it
-	fields                                               slotSet
-	known                                                flow.Field // by the forward and by the reverse record
-	backKnown                                            flow.Field
-	size                                                 uint16 // bytes of the shortest record
-	options                                              bool   // its records are options data, and of no flow
-	byInterface                                          bool   // its options data are about an interface
-	variable                                             bool   // has fields of variable length
-	flow                                                 bool   // has the addresses of a flow
-	packet                                               bool   // has a packet instead
-	counted                                              bool   // has the number of packets
-	biflow                                               bool
-	initiator                                            bool        // counts from the initiator of a connection
-	icmp                                                 bool        // has type and code
-	sampled                                              bool        // each record tells its interval
-	family                                               flow.Family // 0: each record tells
-	outer                                                flow.Family // whose addresses come first, if there are those of both
-	dscp, backDSCP                                       bool
+	definition uint64 // hash of what it was compiled from
+	domain     uint64 // number of the domain it belongs to
+	slot       int    // of that domain, while it has it
+
+	// What its records are.
+	options   bool // of no flow: they say something of the exporter
+	flow      bool // they have the addresses of one
+	packet    bool // they have a packet instead
+	counted   bool // they have a number of packets
+	biflow    bool
+	initiator bool        // they count from the initiator of a connection
+	family    flow.Family // 0: each record tells
+	outer     flow.Family // whose addresses come first, if there are those of both
+
+	// What they tell.
+	fields      slotSet
+	known       flow.Field // by the forward record
+	backKnown   flow.Field // and by the reverse one
+	icmp        bool       // type and code
+	sampled     bool       // their sampling interval
+	byInterface bool       // options: that of an interface
+	special     bool       // something that special reads
+
+	// How they tell it.
 	startUnit, endUnit, durationUnit, backStart, backEnd unit
-	timed                                                bool // has a timeval
-	bothUnits                                            unit // of start and end, if it is one; else plain
-	special                                              bool // see there
-	short                                                bool // its records fit into the window as they are
-	single                                               bool // has a probability of 4 bytes
-	places                                               [slots]place
-	section                                              extent
-	count                                                uint8 // of the ops, if it is not short
-	ops                                                  [maxOps]op
+
+	bothUnits      unit // of start and end, if it is one; else plain
+	timed          bool // a time is a timeval
+	single         bool // a probability has 4 bytes
+	dscp, backDSCP bool // instead of the TOS
+
+	// Where it stands.
+	size     uint16 // bytes of the shortest record
+	variable bool   // there are fields of variable length
+	short    bool   // records fit into the window as they are
+	section  extent // of the packet
+	places   [slots]place
+	count    uint8 // of the ops, if it is not short
+	ops      [maxOps]op
 }
 
 // An extent is where a part of a packet stands in a record: behind so many
