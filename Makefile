@@ -5,7 +5,7 @@ LDFLAGS := -X main.version=$(VERSION)
 RELEASE := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $(LDFLAGS)"
 
 # The packages that bear a byte order also run as big-endian and little-endian mips.
-BYTE_ORDER := ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/sflow ./internal/tracer
+BYTE_ORDER := ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
 FUZZTIME ?= 5s
 
 .PHONY: all build run test packages lint unit compare mips fuzz budget bench cross clean
