@@ -112,14 +112,18 @@ func (t *Table[K]) Put(key K) (slot int, outcome Outcome) {
 func (t *Table[K]) Key(slot int) K { return t.nodes[slot].key }
 
 // FromOldest returns the slots in use, from the one that was not used for the
-// longest time. The table must not be changed meanwhile, but for removing the
-// last thing before a break.
+// longest time. Of the table nothing may be changed meanwhile, but that the slot
+// at hand may be removed.
 func (t *Table[K]) FromOldest() iter.Seq[int] {
 	return func(yield func(int) bool) {
-		for i := t.nodes[t.newest].newer; ; i = t.nodes[i].newer {
-			if t.nodes[i].used && !yield(int(i)) || i == t.newest {
+		last := false
+		for i := t.nodes[t.newest].newer; !last; {
+			next := t.nodes[i].newer
+			last = i == t.newest
+			if t.nodes[i].used && !yield(int(i)) {
 				return
 			}
+			i = next
 		}
 	}
 }

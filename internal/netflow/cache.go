@@ -25,12 +25,6 @@ type domainKey struct {
 	exporter [16]byte // IPv4 addresses mapped into IPv6
 	domain   uint32
 	version  uint8
-	all      bool // stands for all domains of the exporter
-}
-
-// everywhere returns the key that stands for all domains of the exporter.
-func (k *domainKey) everywhere() domainKey {
-	return domainKey{exporter: k.exporter, version: k.version, all: true}
 }
 
 // whole returns the key of domain 0, which stands for the whole exporter: RFC
@@ -48,10 +42,14 @@ type domain struct {
 	sampling  sampling
 }
 
+// An exporter is what is known of all domains of one.
+type exporter struct {
+	domains  int
+	samplers sampling // those that were announced by a number, in whatever domain
+}
+
 // A templateKey is that of RFC 7011, section 8.4, as the collector's address
 // and port are the decoder's: the transport session is told by the source port.
-// Templates of a domain that had to go are found by nobody, and go too as they
-// are not used.
 type templateKey struct {
 	domain uint64 // its number
 	portID uint32 // source port, template identifier
@@ -62,6 +60,8 @@ type templateKey struct {
 // that: some exporters send a template only once.
 type cache struct {
 	seed      maphash.Seed
+	addresses *lru.Table[[16]byte]
+	exporters []exporter
 	domainIDs *lru.Table[domainKey]
 	domains   []domain
 	ids       *lru.Table[templateKey]
@@ -75,6 +75,8 @@ func newCache(domains int) cache {
 	templates := max(domains*templatesPerDomain, 2*minQuota)
 	c := cache{
 		seed:      maphash.MakeSeed(),
+		addresses: lru.New[[16]byte](domains),
+		exporters: make([]exporter, domains),
 		domainIDs: lru.New[domainKey](domains),
 		domains:   make([]domain, domains),
 		ids:       lru.New[templateKey](templates),
@@ -100,19 +102,67 @@ func (c *cache) domain(key *domainKey) *domain {
 	return &c.domains[slot]
 }
 
-// addDomain returns a domain, a new one if there is none.
+// exporter returns what is known of an exporter, nil if nothing is.
+func (c *cache) exporter(address [16]byte) *exporter {
+	slot, ok := c.addresses.Find(address)
+	if !ok {
+		return nil
+	}
+	return &c.exporters[slot]
+}
+
+// addExporter returns an exporter, a new one if there is none.
+func (c *cache) addExporter(address [16]byte) *exporter {
+	slot, outcome := c.addresses.Put(address)
+	if outcome != lru.Found {
+		c.exporters[slot] = exporter{}
+	}
+	return &c.exporters[slot]
+}
+
+// addDomain returns a new domain of a key that has none. One exporter may have
+// half of all, so that its domains do not push out those of the others.
 func (c *cache) addDomain(key *domainKey) *domain {
-	slot, outcome := c.domainIDs.Put(*key)
-	d := &c.domains[slot]
-	if outcome == lru.Found {
-		return d
+	x := c.addExporter(key.exporter)
+	switch {
+	case x.domains >= len(c.domains)/2:
+		for slot := range c.domainIDs.FromOldest() {
+			if c.domainIDs.Key(slot).exporter == key.exporter {
+				c.forgetDomain(slot)
+				break
+			}
+		}
+	case c.domainIDs.Len() == len(c.domains):
+		for slot := range c.domainIDs.FromOldest() {
+			c.forgetDomain(slot)
+			break
+		}
 	}
-	if outcome == lru.Replaced {
-		c.evicted++
-	}
+	slot, _ := c.domainIDs.Put(*key)
+	x.domains++
 	c.numbers++
+	d := &c.domains[slot]
 	*d = domain{number: c.numbers, slot: slot}
 	return d
+}
+
+// forgetDomain removes a domain, and its templates, to make room.
+func (c *cache) forgetDomain(slot int) {
+	d := &c.domains[slot]
+	for of := range c.ids.FromOldest() {
+		if d.templates == 0 {
+			break
+		}
+		if c.ids.Key(of).domain == d.number {
+			c.forget(of)
+		}
+	}
+	if x := c.exporter(c.domainIDs.Key(slot).exporter); x != nil {
+		x.domains--
+	}
+	c.domainIDs.Remove(slot)
+	d.number = 0
+	c.evicted++
 }
 
 // template returns a template, nil if there is none.
@@ -154,7 +204,9 @@ func (c *cache) learn(key *domainKey, portID uint32, def *definition, whole bool
 		return known, false
 	}
 	if !known {
-		d = c.addDomain(key)
+		if d == nil {
+			d = c.addDomain(key)
+		}
 		if d.templates >= c.quota {
 			c.forgetOldest(d)
 		}

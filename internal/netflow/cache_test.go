@@ -67,6 +67,47 @@ func TestTemplatesOfOneExporterDoNotPushOutThoseOfOthers(t *testing.T) {
 	}
 }
 
+func TestDomainsOfOneExporterDoNotPushOutThoseOfOthers(t *testing.T) {
+	c := newCollector(t) // of 8 domains
+	c.takeFrom("192.0.2.2:4000", v9(set(0, tmpl(256, short...))))
+	for domain := range uint32(1000) {
+		m := v9(set(0, tmpl(256, short...)))
+		m.domain = domain
+		c.take(m)
+	}
+	if got := c.takeFrom("192.0.2.2:4000", v9(set(256, shortRec(1)))); len(got) != 1 {
+		t.Error("the other exporter's template is gone")
+	}
+	for domain, want := range map[uint32]int{999: 1, 996: 1, 995: 0} { // 4 are kept
+		m := v9(set(256, shortRec(1)))
+		m.domain = domain
+		if got := c.take(m); len(got) != want {
+			t.Errorf("domain %d: %d records", domain, len(got))
+		}
+	}
+}
+
+// TestAsManyExportersAsThereIsRoomFor have templates and samplers.
+func TestAsManyExportersAsThereIsRoomFor(t *testing.T) {
+	const n = 32
+	c := &collector{Decoder: NewDecoder(n), t: t}
+	from := func(i int) string {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 4000).String()
+	}
+	sampled := append(slices.Clone(short), fs{48, 1})
+	for i := range n {
+		c.takeFrom(from(i), v9(set(0, tmpl(256, sampled...)), set(1, options9(300, 1, fs{1, 4}, fs{48, 1}, fs{50, 4})), set(300, rec(uint32(0), uint8(1), uint32(100+i)))))
+	}
+	for i := range n {
+		if got := c.takeFrom(from(i), v9(set(256, append(shortRec(1), 1)))); len(got) != 1 || got[0].Interval != uint32(100+i) {
+			t.Fatalf("exporter %d: %v", i, got)
+		}
+	}
+	if c.Evicted() != 0 {
+		t.Errorf("%d evicted", c.Evicted())
+	}
+}
+
 // forged makes datagrams from addresses and of contents that never repeat.
 type forged struct {
 	n uint32
@@ -128,7 +169,7 @@ func TestDecodingWithTemplatesDoesNotAllocate(t *testing.T) {
 	port := uint16(0)
 	if allocs := testing.AllocsPerRun(1000, func() {
 		port++ // templates learnt anew each time
-		from := netip.AddrPortFrom(exporter.Addr(), port)
+		from := netip.AddrPortFrom(someone.Addr(), port)
 		d.Decode(from, b, emit)
 		d.Decode(from, held, emit)
 	}); allocs != 0 {
@@ -215,6 +256,15 @@ func (d *Decoder) check(t *testing.T) {
 		dom := &c.domains[slot]
 		if dom.templates != of[dom.number] || dom.templates > c.quota || dom.slot != slot {
 			t.Errorf("domain %d counts %d templates and has %d", dom.number, dom.templates, of[dom.number])
+		}
+	}
+	domains := map[[16]byte]int{}
+	for slot := range c.domainIDs.FromOldest() {
+		domains[c.domainIDs.Key(slot).exporter]++
+	}
+	for slot := range c.addresses.FromOldest() {
+		if x := c.exporters[slot]; x.domains != domains[c.addresses.Key(slot)] {
+			t.Errorf("an exporter counts %d domains and has %d", x.domains, domains[c.addresses.Key(slot)])
 		}
 	}
 }

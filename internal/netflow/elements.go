@@ -69,6 +69,7 @@ const (
 	samplePopulation
 	probability
 	interval
+	samplingInterval
 	slots
 )
 
@@ -278,7 +279,7 @@ func elementOf(id uint16) element {
 	case 50: // FLOW_SAMPLER_RANDOM_INTERVAL
 		return element{slot: interval}
 	case 34: // SAMPLING_INTERVAL
-		return element{slot: interval, rank: 1}
+		return element{slot: samplingInterval}
 		// What says how packets are chosen, samplingAlgorithm (35), FLOW_SAMPLER_MODE (49) and selectorAlgorithm (304),
 		// does not change how many are.
 	}

@@ -206,13 +206,26 @@ func (d *Decoder) dataSet(h *header, id uint16, b []byte, emit func(*flow.Record
 	}
 }
 
+// maxWait is how long data wait for their template, in milliseconds: longer than
+// most exporters take to send it again. After a restart of the exporter its number
+// may mean something else.
+const maxWait = 15 * 60 * 1000
+
 // replay reads the data that were held back for a template.
 func (d *Decoder) replay(h *header, id uint16, emit func(*flow.Record)) {
 	for i := range d.held.sets {
-		if s := &d.held.sets[i]; s.size != 0 && s.id == id && s.header.port == h.port && s.header.key == h.key {
-			b := d.held.take(s)
-			d.dataSet(&s.header, id, b, emit)
+		s := &d.held.sets[i]
+		if s.size == 0 || s.id != id || s.header.port != h.port || s.header.key != h.key {
+			continue
 		}
+		b := d.held.take(s)
+		waited := h.now - s.header.now
+		restarted := int32(h.uptime-s.header.uptime) < -ahead // of IPFIX both are 0
+		if waited > maxWait || waited < -maxWait || restarted {
+			d.Dropped[NoTemplate]++
+			continue
+		}
+		d.dataSet(&s.header, id, b, emit)
 	}
 }
 
@@ -245,8 +258,7 @@ func (d *Decoder) optionsData(h *header, dom *domain, t *template, b []byte) {
 		if s.by == byID && s.interval != 0 {
 			// Some exporters announce samplers in another domain than that of
 			// the data: there a record finds them by their number.
-			all := h.key.everywhere()
-			d.cache.addDomain(&all).sampling.set(s)
+			d.cache.addExporter(h.key.exporter).samplers.set(s)
 		}
 	}
 }

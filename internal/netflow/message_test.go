@@ -454,11 +454,16 @@ func TestEveryEncodingOfTimes(t *testing.T) {
 			t.Errorf("%s: %d to %d, want %d to %d", c.name, start, end, c.start, c.end)
 		}
 	}
+	got := newCollector(t).take(ipfix(set(2, tmpl(256, append(slices.Clone(short), fs{22, 4}, fs{21, 4}, fs{160, 8})...)), set(256,
+		append(shortRec(1), rec(uint32(1000), uint32(2000), uint64(ms-50_000))...), append(shortRec(2), rec(uint32(1000), uint32(2000), uint64(0))...))))
+	if len(got) != 2 || got[0].Known&flow.HasStart == 0 || got[1].Known&(flow.HasStart|flow.HasEnd) != 0 {
+		t.Errorf("a boot time is of its record alone: %+v", got)
+	}
 	m := v9(set(0, tmpl(256, append(slices.Clone(short), fs{22, 4}, fs{21, 4})...)), set(256, append(shortRec(1), rec(uint32(5), uint32(6))...)))
 	b := m.bytes()
 	clear(b[8:12]) // an exporter whose clock was never set
 	c := newCollector(t)
-	if err := c.Decode(exporter, b, func(r *flow.Record) {
+	if err := c.Decode(someone, b, func(r *flow.Record) {
 		if r.Known&(flow.HasStart|flow.HasEnd) != 0 {
 			t.Errorf("%d to %d", r.Start, r.End)
 		}
@@ -525,7 +530,7 @@ func TestDamagedDatagramsAreNamedAndLoseNoWholeRecord(t *testing.T) {
 		{"65,535 records claimed in 24 bytes of v9", append([]byte{0, 9, 255, 255}, make([]byte, 20)...), 0, nil},
 	} {
 		n := 0
-		err := NewDecoder(4).Decode(exporter, c.b, func(*flow.Record) { n++ })
+		err := NewDecoder(4).Decode(someone, c.b, func(*flow.Record) { n++ })
 		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || n != c.records {
 			t.Errorf("%s: %d records and %v, want %d and %v", c.name, n, err, c.records, c.err)
 		}
@@ -566,6 +571,30 @@ func TestDataBeforeTheirTemplateAreHeldBack(t *testing.T) {
 	got = c.take(v9(set(0, tmpl(400, short...))))
 	if n := counts(got); len(n) != heldSets || slices.Min(n) != 20-heldSets {
 		t.Errorf("held: %v", n)
+	}
+}
+
+func TestDataAreNotHeldBackForATemplateOfAnotherTime(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		seconds, uptime uint32 // of the template; the data are of unixNow and 100,000
+		want            int
+	}{
+		{"soon after", unixNow + 1, 101_000, 1},
+		{"overtaken by the data", unixNow - 1, 99_000, 1},
+		{"14 minutes later", unixNow + 840, 940_000, 1},
+		{"16 minutes later", unixNow + 960, 1_060_000, 0},
+		{"a year later", unixNow + 31_000_000, 100_000, 0},
+		{"after a restart", unixNow + 30, 5_000, 0},
+	} {
+		k := newCollector(t)
+		data := v9(set(256, shortRec(1)))
+		data.uptime = 100_000
+		template := v9(set(0, tmpl(256, short...)))
+		template.seconds, template.uptime = c.seconds, c.uptime
+		if got := k.take(data, template); len(got) != c.want || k.Dropped[NoTemplate] != uint64(1-c.want) {
+			t.Errorf("%s: %d records, %d sets dropped", c.name, len(got), k.Dropped[NoTemplate])
+		}
 	}
 }
 
@@ -688,6 +717,13 @@ func TestRecordsThatBearAPacket(t *testing.T) {
 		got := k.take(ipfix(set(2, tmpl(256, c.fields...)), set(256, c.record, c.record)))
 		if diff := cmp.Diff([]flow.Record{want, want}, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+	// A size beyond what there is, also where an int has 32 bits.
+	for _, n := range []uint32{1 << 31, 1<<32 - 1, uint32(size)} {
+		got := newCollector(t).take(ipfix(set(2, tmpl(256, fs{410, 4}, fs{10, 2}, fs{315, int(size)})), set(256, rec(n, uint16(7), frame))))
+		if diff := cmp.Diff([]flow.Record{want}, got); diff != "" {
+			t.Errorf("of a size of %d (-want +got):\n%s", n, diff)
 		}
 	}
 	k := newCollector(t)

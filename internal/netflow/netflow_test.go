@@ -93,13 +93,13 @@ func (e exported) bytes() []byte {
 	return append(b, e.trailing...)
 }
 
-// exporter is where datagrams come from, if it does not matter.
-var exporter = netip.MustParseAddrPort("192.0.2.1:4000")
+// someone is where datagrams come from, if it does not matter.
+var someone = netip.MustParseAddrPort("192.0.2.1:4000")
 
 func decode(b []byte) ([]flow.Record, error) {
 	d := NewDecoder(4)
 	var got []flow.Record
-	err := d.Decode(exporter, b, func(r *flow.Record) { got = append(got, *r) })
+	err := d.Decode(someone, b, func(r *flow.Record) { got = append(got, *r) })
 	return got, err
 }
 
@@ -233,8 +233,8 @@ func TestARecordHoldsNothingOfThoseBefore(t *testing.T) {
 	d := NewDecoder(4)
 	var got flow.Record
 	emit := func(r *flow.Record) { got = *r }
-	d.Decode(exporter, exported{version: 5, count: -1, seconds: 1, sampling: 7, records: twoRecords}.bytes(), emit)
-	d.Decode(exporter, exported{version: 1, count: -1, records: twoRecords[1:]}.bytes(), emit)
+	d.Decode(someone, exported{version: 5, count: -1, seconds: 1, sampling: 7, records: twoRecords}.bytes(), emit)
+	d.Decode(someone, exported{version: 1, count: -1, records: twoRecords[1:]}.bytes(), emit)
 	fresh, _ := decode(exported{version: 1, count: -1, records: twoRecords[1:]}.bytes())
 	if diff := cmp.Diff(fresh[0], got); diff != "" {
 		t.Errorf("(-fresh decoder +used one):\n%s", diff)
@@ -246,7 +246,7 @@ func TestDecodingDoesNotAllocate(t *testing.T) {
 	d := NewDecoder(4)
 	n := 0
 	emit := func(*flow.Record) { n++ }
-	if allocs := testing.AllocsPerRun(100, func() { d.Decode(exporter, b, emit) }); allocs != 0 {
+	if allocs := testing.AllocsPerRun(100, func() { d.Decode(someone, b, emit) }); allocs != 0 {
 		t.Errorf("%v allocations", allocs)
 	}
 	if n != 2*101 {

@@ -62,7 +62,7 @@ func (d *Decoder) packets(h *header, dom *domain, t *template, b []byte, emit fu
 		b = b[n:]
 		section := d.section
 		if t.fields.has(sectionSize) { // and padding is behind it
-			section = section[:min(len(section), int(d.u32(t, sectionSize)))]
+			section = section[:min(uint32(len(section)), d.u32(t, sectionSize))]
 		}
 		if packet.Parse(link, section, &d.packet) != nil {
 			d.Dropped[NoFlow]++
@@ -104,9 +104,8 @@ func (d *Decoder) interval(h *header, dom *domain, t *template) (n uint32, varie
 	r := told{t.fields, d.u32(t, selectorID), d.u32(t, ingress)}
 	n, varies = dom.sampling.of(r), t.sampled || dom.sampling.varies(t.fields)
 	if n == 0 && t.fields.has(selectorID) {
-		all := h.key.everywhere()
-		if o := d.cache.domain(&all); o != nil {
-			n, varies = o.sampling.ofID(r), true
+		if x := d.cache.exporter(h.key.exporter); x != nil {
+			n, varies = x.samplers.ofID(r), true
 		}
 	}
 	if n == 0 && dom.sampling.n == 0 && h.key.version == 10 && h.key.domain != 0 {
@@ -255,7 +254,12 @@ func (d *Decoder) assemble(t *template, c *clock, r *flow.Record) bool {
 		r.Dropped, r.ForwardingStatus = d.u64(t, dropped), uint8(d.u32(t, forwarding))
 	}
 	if t.special {
-		known |= d.special(t, c, family, r)
+		known |= d.special(t, family, r)
+		if t.fields.has(bootTime) { // of this record alone
+			own := *c
+			own.boot(int64(d.u64(t, bootTime)))
+			c = &own
+		}
 	}
 	r.Known = known | d.times(t, c, r)
 	if t.fields.has(duration) {
@@ -274,7 +278,7 @@ const post = 1<<postPackets | 1<<postOctets
 const translated = 1<<translatedSrc4 | 1<<translatedDst4 | 1<<translatedSrc6 | 1<<translatedDst6 | 1<<translatedSrcPort | 1<<translatedDstPort
 
 // special fills in what few templates have, and returns what is known by it.
-func (d *Decoder) special(t *template, c *clock, family flow.Family, r *flow.Record) (known flow.Field) {
+func (d *Decoder) special(t *template, family flow.Family, r *flow.Record) (known flow.Field) {
 	if t.dscp {
 		r.TOS <<= 2
 	}
@@ -296,9 +300,6 @@ func (d *Decoder) special(t *template, c *clock, family flow.Family, r *flow.Rec
 	}
 	if t.fields&translated != 0 {
 		known |= d.translation(t, family, r)
-	}
-	if t.fields.has(bootTime) {
-		c.boot(int64(d.u64(t, bootTime)))
 	}
 	return known
 }

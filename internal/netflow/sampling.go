@@ -140,7 +140,10 @@ func (d *Decoder) ownInterval(t *template) uint32 {
 		// tell a population have a 1 here, whatever that is.
 		return clamp(taken, 1)
 	}
-	return clamp(d.u64(t, interval), 1)
+	if n := d.u64(t, interval); n != 0 {
+		return clamp(n, 1)
+	}
+	return clamp(d.u64(t, samplingInterval), 1)
 }
 
 // clamp returns n/d, rounded, in 32 bits.

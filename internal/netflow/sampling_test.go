@@ -23,6 +23,7 @@ func TestWhatOptionsTellOfSampling(t *testing.T) {
 		{"an interval above what fits in v5", []fs{{34, 4}}, []any{uint32(1 << 20)}, 1 << 20},
 		{"an interval in 8 bytes that is too large", []fs{{34, 8}}, []any{uint64(1 << 40)}, math.MaxUint32},
 		{"FLOW_SAMPLER_RANDOM_INTERVAL", []fs{{49, 1}, {50, 4}}, []any{uint8(2), uint32(2000)}, 2000},
+		{"a random interval of 0 beside it", []fs{{50, 4}, {34, 4}}, []any{uint32(0), uint32(100)}, 100},
 		{"1 packet and 499 left out", []fs{{304, 2}, {305, 4}, {306, 4}}, []any{uint16(1), uint32(1), uint32(499)}, 500},
 		{"2 packets and 4 left out", []fs{{305, 4}, {306, 4}}, []any{uint32(2), uint32(4)}, 3},
 		{"2 packets and 5 left out, rounded", []fs{{305, 4}, {306, 4}}, []any{uint32(2), uint32(5)}, 4},
@@ -159,7 +160,7 @@ func TestTheIntervalOfExportersThatDoNotTell(t *testing.T) {
 	for header, want := range map[uint16]string{0: "[50 50]", 0x4000: "[50 50]", 1: "[1 1]", 0x400a: "[10 10]"} {
 		c.got = nil
 		b := exported{version: 5, count: -1, sampling: header, records: twoRecords}.bytes()
-		if err := c.Decode(exporter, b, func(r *flow.Record) { c.got = append(c.got, *r) }); err != nil || intervals(c.got) != want {
+		if err := c.Decode(someone, b, func(r *flow.Record) { c.got = append(c.got, *r) }); err != nil || intervals(c.got) != want {
 			t.Errorf("v5, %#04x: %v %v, want %s", header, intervals(c.got), err, want)
 		}
 	}

@@ -302,7 +302,7 @@ func (t *template) describe(best *[slots]field) {
 	t.biflow = has.has(backPackets)
 	t.initiator = has.has(packets) && best[packets].rank == elementOf(298).rank
 	t.counted = has.has(packets) || has.has(postPackets) || t.biflow
-	t.sampled = has.has(spacedInterval) || has.hasAll(sampleSize, samplePopulation) || has.has(probability) || has.has(interval)
+	t.sampled = has.has(spacedInterval) || has.hasAll(sampleSize, samplePopulation) || has&(1<<probability|1<<interval|1<<samplingInterval) != 0
 	t.startUnit, t.endUnit, t.durationUnit = best[start].unit, best[end].unit, best[duration].unit
 	t.backStart, t.backEnd = best[backStart].unit, best[backEnd].unit
 	t.dscp, t.backDSCP = best[tos].unit == dscp, best[backTOS].unit == dscp
