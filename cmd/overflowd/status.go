@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -23,9 +22,7 @@ func status(args []string, stdout io.Writer) error {
 		return usage{fmt.Errorf("status: unexpected argument %q", fs.Arg(0))}
 	}
 	if *path == "" {
-		if *path = config.StatusSocket(); *path == "" {
-			return usage{errors.New("status: --status must name the socket: XDG_RUNTIME_DIR is not set")}
-		}
+		*path = config.RunningSocket()
 	}
 	return daemon.Status(*path, *json, stdout)
 }

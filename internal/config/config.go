@@ -45,7 +45,7 @@ var ErrHelp = flag.ErrHelp
 const Usage = `Usage: overflowd [flags]
        overflowd verify [--key KEY] [FILE...]
        overflowd key show|export|import|rotate [flags]
-       overflowd status [--json]
+       overflowd status [--json] [--status SOCKET]
        overflowd version
 
 Overflowd watches flows and makes, for about one packet in a million, a signed
@@ -339,14 +339,28 @@ func StateDir(named string) (string, error) {
 	return filepath.Join(home, ".local/state/overflowd"), nil
 }
 
+// systemSocket is where a program that was started as root has its status socket.
+const systemSocket = "/var/run/overflowd/status.sock"
+
 // StatusSocket returns the usual path of the status socket of this user, "" if
 // there is none.
 func StatusSocket() string {
 	if os.Geteuid() == 0 {
-		return "/var/run/overflowd/status.sock"
+		return systemSocket
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "overflowd/status.sock")
 	}
 	return ""
+}
+
+// RunningSocket returns the path of the status socket of this user's program, or
+// of the system's if there is none.
+func RunningSocket() string {
+	if own := StatusSocket(); own != "" {
+		if _, err := os.Stat(own); err == nil {
+			return own
+		}
+	}
+	return systemSocket
 }

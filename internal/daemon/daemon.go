@@ -44,6 +44,19 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	d := &daemon{config: c, log: logger, printer: newPrinter(out),
 		signer: newSigner(store, c.Contact), started: time.Now(), asked: make(chan statusRequest)}
 
+	var listener *net.UnixListener
+	running := false
+	defer func() {
+		if running {
+			return // and what runs closes them
+		}
+		if listener != nil {
+			listener.Close()
+		}
+		if d.udp != nil {
+			d.udp.Close()
+		}
+	}()
 	hits := make(chan source.Hit, queue) // closed by the hot side when it is done
 	hot, err := d.open(ctx, hits)
 	if err != nil {
@@ -59,7 +72,6 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 			return err
 		}
 	}
-	var listener *net.UnixListener
 	if c.PcapFile == "" {
 		if listener, err = d.openStatus(); err != nil {
 			return err
@@ -68,6 +80,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	if err := dropPrivileges(c.User, c.StateDir, listener, logger); err != nil {
 		return err
 	}
+	running = true
 	sd.SdNotify(false, sd.SdNotifyReady)
 	defer sd.SdNotify(false, sd.SdNotifyStopping)
 
@@ -96,12 +109,14 @@ type daemon struct {
 	config  *config.Config
 	log     *log.Logger
 	feed    *source.Feed
+	udp     *source.UDP // nil: a file is read
 	signer  *signer
 	printer *printer
 	sender  *sender.Sender // nil: print only
 	policy  *policy.Policy
 	own     time.Time // when our own addresses were looked up
 	said    [source.Reasons]bool
+	overran bool // that the system dropped datagrams was said
 	started time.Time
 	asked   chan statusRequest // unbuffered, never closed
 	failed  time.Time          // when a failure to sign was last logged
@@ -137,12 +152,11 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) (func(context
 			return d.readFile(ctx, file)
 		}, nil
 	}
-	udp, err := source.ListenUDP(c.Listen, c.Exporters)
-	if err != nil {
+	if d.udp, err = source.ListenUDP(c.Listen, c.Exporters); err != nil {
 		return nil, err
 	}
-	d.log.Printf("listening for NetFlow, IPFIX and sFlow on %s", udp.Addr())
-	return func(ctx context.Context) error { return udp.Run(ctx, d.feed) }, nil
+	d.log.Printf("listening for NetFlow, IPFIX and sFlow on %s", d.udp.Addr())
+	return func(ctx context.Context) error { return d.udp.Run(ctx, d.feed) }, nil
 }
 
 func (d *daemon) readFile(ctx context.Context, file io.Reader) error {

@@ -48,16 +48,15 @@ func (s *signer) Sign(t *tracer.Tracer) (tracer.Signed, error) {
 	return tracer.Sign(s.id.Private, s.message), nil
 }
 
-// publicKey returns the key, unless it was not made yet.
-func (s *signer) publicKey() (key tracer.PublicKey, ok bool) {
+// publicKey returns the key, or identity.ErrNone if it was not made yet.
+func (s *signer) publicKey() (key tracer.PublicKey, err error) {
 	id := s.id
 	if id == nil {
-		var err error
 		if id, err = s.store.Load(); err != nil {
-			return key, false
+			return key, err
 		}
 	}
-	return id.Public(), true
+	return id.Public(), nil
 }
 
 // printer writes tracers as lines.

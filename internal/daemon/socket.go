@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,8 +18,13 @@ import (
 	"github.com/overflowd/overflowd/internal/config"
 )
 
-// statusTimeout is how long a client may take to ask and to read.
-const statusTimeout = 2 * time.Second
+const (
+	// statusTimeout is how long a client may take to read, and a client of ours
+	// waits.
+	statusTimeout = 2 * time.Second
+	// askTimeout is how long a client may take to ask: it keeps the others waiting.
+	askTimeout = 200 * time.Millisecond
+)
 
 // The status is asked for with one line, "text" or "json", at a unix socket; the
 // answer goes up to the end of the connection.
@@ -30,36 +36,49 @@ const (
 // openStatus opens the status socket, of mode 0660. It returns nil where there is
 // no place for it, or another overflowd has the usual place.
 func (d *daemon) openStatus() (*net.UnixListener, error) {
-	path := d.config.Status
-	named := path != ""
-	if !named {
-		if path = config.StatusSocket(); path == "" {
-			return nil, nil
+	if d.config.Status != "" {
+		l, err := listen(d.config.Status)
+		if err != nil {
+			return nil, fmt.Errorf("--status %s: %w", d.config.Status, err)
 		}
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			d.log.Printf("no status socket: %v", err)
-			return nil, nil
-		}
+		return l, nil
 	}
-	if conn, err := dial(path); err == nil {
-		conn.Close()
-		err = fmt.Errorf("another overflowd answers at the status socket %s", path)
-		if named {
-			return nil, err
-		}
-		d.log.Print(err)
+	path := config.StatusSocket()
+	if path == "" {
+		d.log.Print("no status socket, as XDG_RUNTIME_DIR is not set: --status SOCKET makes one")
 		return nil, nil
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		os.Remove(path) // of one that was killed
+	}
+	dir := filepath.Dir(path)
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // whatever the umask: the group may ask
+	}
+	var l *net.UnixListener
+	if err == nil {
+		l, err = listen(path)
+	}
+	if err != nil {
+		d.log.Printf("no status socket at %s: %v", path, err)
+		return nil, nil
+	}
+	return l, nil
+}
+
+// listen makes the socket, in the place of one that nobody listens at.
+func listen(path string) (*net.UnixListener, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		conn, err := dial(path)
+		if err == nil {
+			conn.Close()
+			return nil, errors.New("another overflowd answers there")
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			os.Remove(path) // of one that was killed
+		}
 	}
 	old := syscall.Umask(0o117)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	syscall.Umask(old)
-	if err == nil || named {
-		return l, err
-	}
-	d.log.Printf("no status socket: %v", err)
-	return nil, nil
+	defer syscall.Umask(old)
+	return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 }
 
 // serveStatus answers until ctx is done: one client at a time, each for a short
@@ -76,17 +95,20 @@ func (d *daemon) serveStatus(ctx context.Context, l *net.UnixListener) {
 			time.Sleep(100 * time.Millisecond) // out of file descriptors
 			continue
 		}
-		conn.SetDeadline(time.Now().Add(statusTimeout))
 		d.answer(ctx, conn)
 		conn.Close()
 	}
 }
 
 func (d *daemon) answer(ctx context.Context, conn *net.UnixConn) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	conn.SetDeadline(time.Now().Add(askTimeout))
 	var question [len(askText)]byte
 	if _, err := io.ReadFull(conn, question[:]); err != nil {
 		return
 	}
+	conn.SetDeadline(time.Now().Add(statusTimeout))
 	answer := make(chan []byte, 1)
 	ask := statusRequest{json: string(question[:]) == askJSON, answer: answer}
 	if !ask.json && string(question[:]) != askText {

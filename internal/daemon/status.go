@@ -5,7 +5,9 @@ package daemon
 import (
 	"cmp"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/identity"
 	"github.com/overflowd/overflowd/internal/sender/policy"
 	"github.com/overflowd/overflowd/internal/source"
 	"github.com/overflowd/overflowd/internal/tracer"
@@ -27,6 +30,9 @@ type status struct {
 }
 
 func (d *daemon) status() *status {
+	if d.udp != nil {
+		d.udp.CountOverrun(d.feed)
+	}
 	s := &status{d: d, now: time.Now(), exporters: d.feed.Exporters.List()}
 	slices.SortFunc(s.exporters, func(a, b *source.Exporter) int {
 		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(b.Datagrams, a.Datagrams), a.Addr.Compare(b.Addr))
@@ -73,7 +79,7 @@ func (s *status) json() []byte {
 	o.text("listen", d.config.Listen.String())
 	o.name("rate")
 	o.b = strconv.AppendFloat(o.b, d.config.Rate, 'f', -1, 64)
-	if key, ok := d.signer.publicKey(); ok {
+	if key, err := d.signer.publicKey(); err == nil {
 		o.text("key", hex.EncodeToString(key[:]))
 	}
 	o.open("received")
@@ -163,11 +169,18 @@ func (s *status) text() []byte {
 	if d.sender != nil {
 		sends = "sending tracers"
 	}
-	line("", "listening on %s, selecting 1 packet in %s, %s", d.config.Listen, grouped(uint64(1/d.config.Rate+0.5)), sends)
-	if key, ok := d.signer.publicKey(); ok {
+	share := "packets with a chance of " + strconv.FormatFloat(d.config.Rate, 'g', -1, 64)
+	if n := math.Round(1 / d.config.Rate); math.Abs(1/d.config.Rate-n) < 1e-6*n {
+		share = "1 packet in " + grouped(uint64(n))
+	}
+	line("", "listening on %s, selecting %s, %s", d.config.Listen, share, sends)
+	switch key, err := d.signer.publicKey(); {
+	case err == nil:
 		line("key", "%s", hex.EncodeToString(key[:]))
-	} else {
+	case errors.Is(err, identity.ErrNone):
 		line("key", "not made yet: the first tracer makes it")
+	default:
+		line("key", "%v", err)
 	}
 	line("received", "%s, %s, %s packets, %s bytes", many(c.Datagrams.Load(), "datagram"), many(c.Records.Load(), "record"),
 		grouped(c.Packets.Load()), grouped(c.Bytes.Load()))
@@ -187,7 +200,7 @@ func (s *status) text() []byte {
 		label = ""
 	}
 	if n := c.Evicted.Load(); n > 0 {
-		line(label, "%s made room for others: raise --max-exporters", many(n, "template"))
+		line(label, "%s made room for others: raise --max-exporters", many(n, "template or domain"))
 	}
 	line("selected", "%s", many(c.Hits.Load(), "record"))
 	if n := c.Lost.Load() + d.unsaid; n > 0 {
@@ -272,9 +285,4 @@ func grouped(n uint64) string {
 	return s
 }
 
-func many(n uint64, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return grouped(n) + " " + noun + "s"
-}
+func many(n uint64, noun string) string { return plural(grouped(n), n, noun) }

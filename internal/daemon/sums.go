@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/overflowd/overflowd/internal/sender/policy"
@@ -13,6 +14,13 @@ import (
 // complain says once, for each reason, that something came in which gave no
 // record. The sums at the end say how often.
 func (d *daemon) complain() {
+	if d.udp != nil {
+		d.udp.CountOverrun(d.feed)
+	}
+	if n := d.feed.Counters.Overrun.Load(); n > 0 && !d.overran {
+		d.overran = true
+		d.log.Printf("the system dropped %s, as reading did not keep up; more are only counted", count(n, "datagram"))
+	}
 	for r := range source.Reasons {
 		if !d.said[r] && d.feed.Counters.Drops[r].Load() > 0 {
 			d.said[r] = true
@@ -46,7 +54,7 @@ func (d *daemon) sums() {
 	}
 	if n := c.Evicted.Load(); n > 0 {
 		d.log.Printf("%s: %s made room for others: more exporters, or templates of one, than --max-exporters %d has room for", from,
-			count(n, "template"), d.config.Remember)
+			count(n, "template or domain"), d.config.Remember)
 	}
 	if n := c.Lost.Load(); n > 0 {
 		d.log.Printf("%s lost, as signing did not keep up", count(n, "selected record"))
@@ -88,9 +96,11 @@ func (d *daemon) notSent() string {
 	return strings.Join(not, ", ")
 }
 
-func count(n uint64, noun string) string {
+func count(n uint64, noun string) string { return plural(strconv.FormatUint(n, 10), n, noun) }
+
+func plural(number string, n uint64, noun string) string {
 	if n == 1 {
-		return "1 " + noun
+		return number + " " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return number + " " + noun + "s"
 }

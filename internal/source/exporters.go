@@ -43,7 +43,9 @@ type Exporter struct {
 	Records   uint64
 	Packets   uint64 // times the sampling interval
 	Bytes     uint64 // likewise
-	Drops     [Reasons]uint64
+	// Drops of its datagrams. Data that waited for a template count for whoever's
+	// data needed their place.
+	Drops [Reasons]uint64
 }
 
 func newExporters(size int) *Exporters {

@@ -4,7 +4,6 @@ package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -43,7 +42,11 @@ type UDP struct {
 // ListenUDP opens the socket. Datagrams whose sender is in none of the prefixes
 // are counted and dropped.
 func ListenUDP(addr netip.AddrPort, exporters []netip.Prefix) (*UDP, error) {
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	network := "udp"
+	if addr.Addr().Is4() {
+		network = "udp4" // or 0.0.0.0 would be all of IPv6 too
+	}
+	conn, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(addr))
 	if err != nil {
 		return nil, fmt.Errorf("receive flow export datagrams: %w", err)
 	}
@@ -58,25 +61,44 @@ func ListenUDP(addr netip.AddrPort, exporters []netip.Prefix) (*UDP, error) {
 // Addr returns the address that the socket is bound to.
 func (u *UDP) Addr() netip.AddrPort { return u.addr }
 
+// Close closes the socket, if Run was never called.
+func (u *UDP) Close() { u.socket.close() }
+
+// CountOverrun asks the system how many datagrams it has dropped, as the buffer was
+// full, and puts the number into the feed's counters. It may be called while Run
+// runs.
+func (u *UDP) CountOverrun(f *Feed) {
+	if n, ok := u.socket.overrun(); ok {
+		f.Counters.Overrun.Store(n)
+	}
+}
+
+// maxFailures of the socket, one behind the other, end Run.
+const maxFailures = 100
+
 // Run receives until ctx is done, and closes the socket.
 func (u *UDP) Run(ctx context.Context, f *Feed) error {
 	stop := context.AfterFunc(ctx, u.socket.interrupt)
 	defer func() {
 		stop()
+		u.CountOverrun(f)
 		u.socket.close()
 		f.finish()
 	}()
 	rest := restOf(u.socket.buffer)
-	for {
+	for failures := 0; ; {
 		n, err := u.socket.receive()
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil
-		case errors.Is(err, net.ErrClosed):
-			return err
-		case err != nil:
-			continue // of an earlier datagram, as an ICMP error: the socket lives on
 		}
+		if err != nil { // of an earlier datagram, as an ICMP error: the socket lives on
+			if failures++; failures == maxFailures {
+				return fmt.Errorf("receive flow export datagrams: %w", err)
+			}
+			nap(longest)
+			continue
+		}
+		failures = 0
 		now := time.Now().Unix()
 		for i := range n {
 			from, b := u.socket.datagram(i)
@@ -85,9 +107,6 @@ func (u *UDP) Run(ctx context.Context, f *Feed) error {
 				continue
 			}
 			f.receive(from, now, b)
-		}
-		if overrun := u.socket.overrun(now); overrun != 0 {
-			f.Counters.Overrun.Store(overrun)
 		}
 		if n < batch {
 			nap(rest)

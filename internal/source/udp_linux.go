@@ -3,6 +3,7 @@
 package source
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -25,7 +26,6 @@ type socket struct {
 	vectors  [batch]unix.Iovec
 	names    [batch]unix.RawSockaddrInet6
 	memory   []byte // of the datagrams, of which the largest fits
-	asked    int64  // when the drops were, Unix seconds
 
 	mu sync.Mutex // guards fd against its closing
 	fd int        // -1 when closed
@@ -38,21 +38,25 @@ type message struct {
 }
 
 // newSocket takes the connection's socket over and closes the connection.
-func newSocket(conn *net.UDPConn) (*socket, error) {
+func newSocket(conn *net.UDPConn) (s *socket, err error) {
 	defer conn.Close()
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{fd: -1}
-	if err := raw.Control(func(fd uintptr) {
-		if s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			err = unix.SetNonblock(s.fd, false)
+	s = &socket{fd: -1}
+	defer func() {
+		if err != nil && s.fd >= 0 {
+			unix.Close(s.fd)
 		}
-	}); err != nil {
-		return nil, err
-	}
-	if err != nil {
+	}()
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		if s.fd, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); failed == nil {
+			failed = unix.SetNonblock(s.fd, false)
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
 		return nil, err
 	}
 	if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
@@ -62,7 +66,8 @@ func newSocket(conn *net.UDPConn) (*socket, error) {
 	// Not of the heap, which would grow by it what the collector lets gather.
 	s.memory, err = unix.Mmap(-1, 0, batch*largest, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
-		return nil, fmt.Errorf("memory for datagrams: %w", err)
+		err = fmt.Errorf("memory for datagrams: %w", err)
+		return nil, err
 	}
 	for i := range s.messages {
 		s.vectors[i].Base = &s.memory[i*largest]
@@ -87,6 +92,9 @@ func (s *socket) interrupt() {
 func (s *socket) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return
+	}
 	unix.Close(s.fd)
 	s.fd = -1
 	unix.Munmap(s.memory)
@@ -118,17 +126,18 @@ func (s *socket) datagram(i int) (from netip.AddrPort, b []byte) {
 }
 
 // overrun returns how many datagrams the kernel has dropped since the socket was
-// opened, because its buffer was full. It asks once a second; 0 is no answer.
-func (s *socket) overrun(now int64) uint64 {
-	if now == s.asked {
-		return 0
+// opened, because its buffer was full. It may be called by another goroutine.
+func (s *socket) overrun() (n uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return 0, false
 	}
-	s.asked = now
 	var info [9]uint32 // SK_MEMINFO_VARS; the last is SK_MEMINFO_DROPS
 	size := uint32(unsafe.Sizeof(info))
-	unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	return uint64(info[8])
+	return uint64(info[8]), errno == 0 && size == uint32(unsafe.Sizeof(info))
 }
 
 // nap sleeps in the kernel: a timer of Go's would wake up other threads too.

@@ -121,7 +121,7 @@ func TestWhatTheKernelDropsIsCounted(t *testing.T) {
 	if testing.Short() {
 		return // an emulated processor: qemu does not pass SO_MEMINFO on
 	}
-	conn, u, feed, start, _ := started(t, false)
+	conn, u, feed, start, stop := started(t, false)
 	const n = 10_000
 	b := v5(30)
 	for range n { // before anybody reads: more than the buffer holds
@@ -134,12 +134,31 @@ func TestWhatTheKernelDropsIsCounted(t *testing.T) {
 	}
 	start()
 	c := &feed.Counters
-	until(t, "all datagrams", func() bool {
-		conn.Write(b[:1]) // wakes the reader, which asks for the drops once a second
+	until(t, "the end", func() bool {
+		u.CountOverrun(feed)
 		return c.Overrun.Load() != 0 && c.Datagrams.Load()+c.Overrun.Load() >= n
 	})
-	if got := c.Datagrams.Load() + c.Overrun.Load(); got != n {
+	before := c.Overrun.Load()
+	c.Overrun.Store(0)
+	stop() // and at the end it is counted once more
+	if got := c.Datagrams.Load() + c.Overrun.Load(); got != n || c.Overrun.Load() != before {
 		t.Errorf("%d read and %d dropped of %d", c.Datagrams.Load(), c.Overrun.Load(), n)
+	}
+}
+
+func TestASocketThatFailsEndsTheSource(t *testing.T) {
+	_, u, feed, _, _ := started(t, false)
+	u.Close()
+	u.Close() // twice does no harm
+	done := make(chan error, 1)
+	go func() { done <- u.Run(context.Background(), feed) }()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("no error")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on for ever")
 	}
 }
 

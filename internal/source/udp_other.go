@@ -43,6 +43,6 @@ func (s *socket) receive() (int, error) {
 
 func (s *socket) datagram(int) (from netip.AddrPort, b []byte) { return s.from, s.memory[:s.n] }
 
-func (s *socket) overrun(int64) uint64 { return 0 }
+func (s *socket) overrun() (uint64, bool) { return 0, false }
 
 func nap(d time.Duration) { time.Sleep(d) }
