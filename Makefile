@@ -6,7 +6,8 @@ RELEASE := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $(LDFLAGS)"
 
 # The packages that bear a byte order also run as big-endian and little-endian mips.
 BYTE_ORDER := ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
-FUZZTIME ?= 5s
+# A number of runs, as go test takes the end of a time for a failure now and then.
+FUZZTIME ?= 100000x
 
 .PHONY: all build run test packages lint unit compare mips fuzz budget bench cross clean
 .NOTPARALLEL:
