@@ -104,7 +104,7 @@ func (d *Decoder) interval(h *header, dom *domain, t *template) (n uint32, varie
 	r := told{t.fields, d.u32(t, selectorID), d.u32(t, ingress)}
 	n, varies = dom.sampling.of(r), t.sampled || dom.sampling.varies(t.fields)
 	if n == 0 && t.fields.has(selectorID) {
-		if x := d.cache.exporter(h.key.exporter); x != nil {
+		if x := d.cache.exporter(h.key.exporter); x != nil && x.samplers.n != 0 {
 			n, varies = x.samplers.ofID(r), true
 		}
 	}

@@ -154,12 +154,20 @@ func (s *Selector) btrs(n, p float64) float64 {
 }
 
 // stirling returns the error of Stirling's approximation of ln k! as Hörmann
-// tabulates it: ln k! = (k+1/2)ln(k+1) - (k+1) + ln(2π)/2 + stirling(k).
+// tabulates it: ln k! = (k+1/2)ln(k+1) - (k+1) + ln(2π)/2 + stirling(k). (math's
+// Lgamma is 10 kB of a router's flash.)
 func stirling(k float64) float64 {
-	if k < 16 {
-		lg, _ := math.Lgamma(k + 1)
-		return lg - (k+0.5)*math.Log(k+1) + (k + 1) - 0.5*math.Log(2*math.Pi)
+	if k < float64(len(stirlings)) {
+		return stirlings[int(k)]
 	}
 	x := 1 / (k + 1)
 	return (1./12 - (1./360-1./1260*x*x)*x*x) * x
+}
+
+// stirlings are those of the first k.
+var stirlings = [16]float64{
+	0.081061466795327261, 0.041340695955409297, 0.027677925684998338, 0.020790672103765093,
+	0.016644691189821193, 0.013876128823070748, 0.01189670994589177, 0.010411265261972096,
+	0.0092554621827127329, 0.0083305634333628708, 0.0075736754879518406, 0.0069428401072095299,
+	0.0064089941880042071, 0.0059513701127588475, 0.0055547335519628011, 0.0052076559196096404,
 }

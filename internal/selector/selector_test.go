@@ -266,3 +266,13 @@ func TestSelectingDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", allocs)
 	}
 }
+
+func TestTheErrorOfStirlingsApproximation(t *testing.T) {
+	for _, k := range []float64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 100, 1e6} {
+		lg, _ := math.Lgamma(k + 1)
+		want := lg - (k+0.5)*math.Log(k+1) + (k + 1) - 0.5*math.Log(2*math.Pi)
+		if got := stirling(k); math.Abs(got-want) > 2e-12+1e-15*lg {
+			t.Errorf("%v: %v, want %v", k, got, want)
+		}
+	}
+}
