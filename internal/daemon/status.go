@@ -200,7 +200,7 @@ func (s *status) text() []byte {
 		label = ""
 	}
 	if n := c.Evicted.Load(); n > 0 {
-		line(label, "%s made room for others: raise --max-exporters", many(n, "template or domain"))
+		line(label, "%s domains or templates of exporters, to make room for others: raise --max-exporters", grouped(n))
 	}
 	line("selected", "%s", many(c.Hits.Load(), "record"))
 	if n := c.Lost.Load() + d.unsaid; n > 0 {

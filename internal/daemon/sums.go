@@ -53,8 +53,8 @@ func (d *daemon) sums() {
 		d.log.Printf("%s: %s not taken by sFlow agents, for want of resources; the others count for them", from, count(n, "sample"))
 	}
 	if n := c.Evicted.Load(); n > 0 {
-		d.log.Printf("%s: %s made room for others: more exporters, or templates of one, than --max-exporters %d has room for", from,
-			count(n, "template or domain"), d.config.Remember)
+		d.log.Printf("%s: %d domains or templates of exporters made room for others: there are more than --max-exporters %d has room for",
+			from, n, d.config.Remember)
 	}
 	if n := c.Lost.Load(); n > 0 {
 		d.log.Printf("%s lost, as signing did not keep up", count(n, "selected record"))
