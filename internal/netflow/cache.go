@@ -120,22 +120,18 @@ func (c *cache) addExporter(address [16]byte) *exporter {
 	return &c.exporters[slot]
 }
 
-// addDomain returns a new domain of a key that has none. One exporter may have
-// half of all, so that its domains do not push out those of the others.
+// addDomain returns a new domain of a key that has none. When there is no room
+// left, an exporter that has half of all gives up one of its own, so that it does
+// not push out those of the others.
 func (c *cache) addDomain(key *domainKey) *domain {
 	x := c.addExporter(key.exporter)
-	switch {
-	case x.domains >= len(c.domains)/2:
+	if c.domainIDs.Len() == len(c.domains) {
+		own := x.domains >= len(c.domains)/2
 		for slot := range c.domainIDs.FromOldest() {
-			if c.domainIDs.Key(slot).exporter == key.exporter {
+			if !own || c.domainIDs.Key(slot).exporter == key.exporter {
 				c.forgetDomain(slot)
 				break
 			}
-		}
-	case c.domainIDs.Len() == len(c.domains):
-		for slot := range c.domainIDs.FromOldest() {
-			c.forgetDomain(slot)
-			break
 		}
 	}
 	slot, _ := c.domainIDs.Put(*key)

@@ -3,7 +3,9 @@
 package source
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -124,4 +126,59 @@ func asOf(a string) uint32 {
 		return 24940
 	}
 	return 0
+}
+
+// TestRecordedSamplesAreReadAsNfdumpReadsThem has a second witness, sfcapd.
+func TestRecordedSamplesAreReadAsNfdumpReadsThem(t *testing.T) {
+	tables, _ := filepath.Glob("../../testdata/sflow/*.nfdump.json")
+	if len(tables) < 4 {
+		t.Fatalf("%d tables", len(tables))
+	}
+	for _, table := range tables {
+		name := strings.TrimSuffix(filepath.Base(table), ".nfdump.json")
+		_, got, err := read(t, strings.TrimSuffix(table, ".nfdump.json")+".pcap")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "pmacctd-ip6" {
+			got = got[2:] // of the damaged datagram: see above
+		}
+		text, err := os.ReadFile(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		if len(lines) != len(got) {
+			t.Errorf("%s: %d samples, nfdump has %d", name, len(got), len(lines))
+			continue
+		}
+		for i, line := range lines {
+			var n nfdumpRecord
+			if err := json.Unmarshal([]byte(line), &n); err != nil {
+				t.Fatal(err)
+			}
+			r := &got[i]
+			switch {
+			case n.Protocol == 44: // it stops at the header of an IPv6 fragment
+				n.Protocol, n.SrcPort, n.DstPort = r.Protocol, r.SrcPort, r.DstPort
+			case n.Protocol == 1 || n.Protocol == 58: // it loses the type, or takes it for the code
+				n.SrcPort, n.DstPort = 0, r.DstPort
+			}
+			// It writes an interface that is not told as 0x3fffffff, and counts a
+			// sample as so many packets as it stands for.
+			in, out := r.Ingress, r.Egress
+			if r.Known&flow.HasIngress == 0 {
+				in = n.Ingress
+			}
+			if r.Known&flow.HasEgress == 0 {
+				out = n.Egress
+			}
+			want := fmt.Sprintln(n.Src4+n.Src6, n.Dst4+n.Dst6, n.SrcPort, n.DstPort, n.Protocol, n.Packets, n.Ingress, n.Egress)
+			is := fmt.Sprintln(r.SrcAddr(), r.DstAddr(), r.SrcPort, r.DstPort, r.Protocol, r.Packets*uint64(r.Interval), in, out)
+			if diff := cmp.Diff(want, is); diff != "" {
+				t.Errorf("%s, sample %d (-nfdump +overflowd):\n%s", name, i, diff)
+				break
+			}
+		}
+	}
 }
