@@ -18,13 +18,9 @@ import (
 // TestRecordedSamplesAreReadAsTsharkReadsThem compares every flow sample of the
 // recordings of sFlow with what samples.py took from tshark.
 func TestRecordedSamplesAreReadAsTsharkReadsThem(t *testing.T) {
-	tables, _ := filepath.Glob("../../testdata/sflow/*.tshark.tsv")
-	if len(tables) < 4 {
-		t.Fatalf("%d tables", len(tables))
-	}
-	for _, table := range tables {
-		name := strings.TrimSuffix(filepath.Base(table), ".tshark.tsv")
-		feed, got, err := read(t, strings.TrimSuffix(table, ".tshark.tsv")+".pcap")
+	for capture, table := range recordings(t, ".tshark.tsv", 4, "sflow/*") {
+		name := strings.TrimSuffix(filepath.Base(capture), ".pcap")
+		feed, got, err := read(t, capture)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,13 +126,9 @@ func asOf(a string) uint32 {
 
 // TestRecordedSamplesAreReadAsNfdumpReadsThem has a second witness, sfcapd.
 func TestRecordedSamplesAreReadAsNfdumpReadsThem(t *testing.T) {
-	tables, _ := filepath.Glob("../../testdata/sflow/*.nfdump.json")
-	if len(tables) < 4 {
-		t.Fatalf("%d tables", len(tables))
-	}
-	for _, table := range tables {
-		name := strings.TrimSuffix(filepath.Base(table), ".nfdump.json")
-		_, got, err := read(t, strings.TrimSuffix(table, ".nfdump.json")+".pcap")
+	for capture, table := range recordings(t, ".nfdump.json", 4, "sflow/*") {
+		name := strings.TrimSuffix(filepath.Base(capture), ".pcap")
+		_, got, err := read(t, capture)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,6 +21,23 @@ import (
 	"github.com/overflowd/overflowd/internal/flow"
 )
 
+// recordings returns the tables that were recorded beside captures, by the paths
+// of these; there are at least so many.
+func recordings(t *testing.T, ending string, least int, patterns ...string) map[string]string {
+	t.Helper()
+	tables := map[string]string{}
+	for _, pattern := range patterns {
+		names, _ := filepath.Glob("../../testdata/" + pattern + ending)
+		for _, name := range names {
+			tables[strings.TrimSuffix(name, ending)+".pcap"] = name
+		}
+	}
+	if len(tables) < least {
+		t.Fatalf("%d tables of %v", len(tables), patterns)
+	}
+	return tables
+}
+
 // rowsOf reads a table that was recorded beside a capture.
 func rowsOf(t *testing.T, table string) (rows []map[string]string) {
 	t.Helper()
@@ -155,15 +172,9 @@ func recordOf(t *testing.T, row map[string]string) (r flow.Record, back *flow.Re
 // TestRecordedTemplatesAreReadAsTsharkReadsThem compares every record of every
 // recording of v9 and IPFIX with what records.py took from tshark.
 func TestRecordedTemplatesAreReadAsTsharkReadsThem(t *testing.T) {
-	v9, _ := filepath.Glob("../../testdata/netflow/*-v9*.tshark.tsv")
-	ipfix, _ := filepath.Glob("../../testdata/netflow/*-ipfix*.tshark.tsv")
-	tables := append(v9, ipfix...)
-	if len(tables) < 18 {
-		t.Fatalf("%d tables", len(tables))
-	}
-	for _, table := range tables {
-		name := strings.TrimSuffix(filepath.Base(table), ".tshark.tsv")
-		feed, got, err := read(t, strings.TrimSuffix(table, ".tshark.tsv")+".pcap")
+	for capture, table := range recordings(t, ".tshark.tsv", 19, "netflow/*-v9*", "netflow/*-ipfix*") {
+		name := strings.TrimSuffix(filepath.Base(capture), ".pcap")
+		feed, got, err := read(t, capture)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -262,13 +273,9 @@ type nfdumpRecord struct {
 
 // TestRecordedTemplatesAreReadAsNfdumpReadsThem has a second witness.
 func TestRecordedTemplatesAreReadAsNfdumpReadsThem(t *testing.T) {
-	tables, _ := filepath.Glob("../../testdata/netflow/*.nfdump.json")
-	if len(tables) < 19 {
-		t.Fatalf("%d tables", len(tables))
-	}
-	for _, table := range tables {
-		name := strings.TrimSuffix(filepath.Base(table), ".nfdump.json")
-		_, got, err := read(t, strings.TrimSuffix(table, ".nfdump.json")+".pcap")
+	for capture, table := range recordings(t, ".nfdump.json", 19, "netflow/*") {
+		name := strings.TrimSuffix(filepath.Base(capture), ".pcap")
+		_, got, err := read(t, capture)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -407,6 +414,63 @@ func TestRecordedPacketsAreReadAsGopacketReadsThem(t *testing.T) {
 		}
 		if r.End != int64(at+0.001) { // tshark rounds down what softflowd has rounded down
 			t.Errorf("packet %d was seen at %d, tshark has %.6f", i, r.End, at)
+		}
+	}
+}
+
+// TestRecordedFixedVersionsAreReadAsNfdumpReadsThem compares what nfdump's CSV
+// has, whose times are whole seconds.
+func TestRecordedFixedVersionsAreReadAsNfdumpReadsThem(t *testing.T) {
+	protocols := map[uint8]string{1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP"}
+	for capture, table := range recordings(t, ".nfdump.csv", 11, "netflow/*") {
+		name := strings.TrimSuffix(filepath.Base(capture), ".pcap")
+		if name == "softflowd-v1" || strings.HasSuffix(name, "-fragments") {
+			continue // nfdump takes records of 48 bytes for 52; we do not put fragments together
+		}
+		_, got, err := read(t, capture)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := 0
+		for _, line := range strings.Split(string(text), "\n") {
+			c := strings.Split(line, ",")
+			if !strings.HasPrefix(line, "20") || len(c) < 18 {
+				continue // the header and the sums
+			}
+			if i == len(got) {
+				t.Fatalf("%s: nfdump has more than our %d records", name, i)
+			}
+			r := &got[i]
+			i++
+			packets, bytes := r.Packets, r.Bytes
+			if strings.HasSuffix(name, "-sampled") { // it multiplies
+				packets, bytes = packets*uint64(r.Interval), bytes*uint64(r.Interval)
+			}
+			flags := []byte("CEUAPRSF")
+			for bit := range flags {
+				if r.TCPFlags&(128>>bit) == 0 {
+					flags[bit] = '.'
+				}
+			}
+			seconds := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.DateTime) }
+			ports := []any{c[5], c[6]}
+			if r.Protocol == 1 { // type and code, as 3.3
+				ports = []any{r.SrcPort, r.DstPort}
+			}
+			want := fmt.Sprintln(append(ports, c[0], c[1], c[3], c[4], c[7], c[8], c[10], c[11], c[12], c[15], c[16])...)
+			is := fmt.Sprintln(r.SrcPort, r.DstPort, seconds(r.Start), seconds(r.End), r.SrcAddr(), r.DstAddr(), protocols[r.Protocol], string(flags),
+				r.TOS, packets, bytes, r.Ingress, r.Egress)
+			if diff := cmp.Diff(want, is); diff != "" {
+				t.Errorf("%s, record %d (-nfdump +overflowd):\n%s", name, i-1, diff)
+				break
+			}
+		}
+		if i != len(got) && !t.Failed() || i < 30 {
+			t.Errorf("%s: %d records, nfdump has %d", name, len(got), i)
 		}
 	}
 }
