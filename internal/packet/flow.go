@@ -29,6 +29,9 @@ type Packet struct {
 	TOS      uint8 // IPv6: traffic class
 	TCPFlags uint8 // the eight from CWR to FIN
 	TTL      uint8 // IPv6: hop limit
+	// header is how many bytes the IP header with its extensions has, and that of
+	// TCP, as far as the frame has them.
+	header uint16
 	// Fragment: not the first fragment of a packet. It belongs to the flow of
 	// the first, but only that one bears the ports.
 	Fragment bool
@@ -57,6 +60,7 @@ func (p *Packet) transport(b []byte) {
 		if len(b) >= 14 { // RFC 9293, section 3.1
 			p.TCPFlags = b[13]
 			p.Known |= flow.HasTCPFlags
+			p.header += uint16(b[12] >> 4 * 4)
 		}
 		fallthrough
 	case protoUDP, protoDCCP, protoSCTP, protoUDPLite:
@@ -71,6 +75,22 @@ func (p *Packet) transport(b []byte) {
 			p.Known |= flow.HasPorts
 		}
 	}
+}
+
+// Segments tells how many packets there were on the wire, and how many bytes of
+// layer 3 they had, of one that the system has put together of segments that
+// have size bytes of payload each, or will take apart to such (GRO, GSO, TSO; of
+// TCP and UDP). An unlikely size makes it one packet.
+func (p *Packet) Segments(size uint16) (packets uint32, bytes uint64) {
+	header := uint32(p.header)
+	if p.Protocol == protoUDP {
+		header += 8
+	}
+	if size == 0 || p.Bytes <= header+uint32(size) {
+		return 1, uint64(p.Bytes)
+	}
+	packets = (p.Bytes - header + uint32(size) - 1) / uint32(size)
+	return packets, uint64(p.Bytes) + uint64(packets-1)*uint64(header)
 }
 
 // Fill writes what the packet tells into a record, whose other fields it leaves

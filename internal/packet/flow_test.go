@@ -202,7 +202,8 @@ func TestEveryKindOfFrameIsRead(t *testing.T) {
 		if err := Parse(s.link, s.frame, &got); err != nil {
 			t.Errorf("%s: %v", s.name, err)
 		}
-		if diff := cmp.Diff(s.want, got); diff != "" {
+		got.header = 0 // see TestAnAggregateCountsAsItsSegments
+		if diff := cmp.Diff(s.want, got, cmp.AllowUnexported(Packet{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", s.name, diff)
 		}
 	}
@@ -221,7 +222,7 @@ func TestOfACutFrameWhatIsThereCounts(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			readable = true
+			readable, p.header = true, 0
 			if p.Known&^s.want.Known != 0 || last&^p.Known != 0 {
 				t.Errorf("%s cut to %d: %b is known, of %b and before %b", s.name, n, p.Known, s.want.Known, last)
 			}
@@ -396,6 +397,7 @@ func agree(t *testing.T, name string, link LinkType, frame []byte) bool {
 		return false // it wants more of a frame than we do: the cut test says what we read then
 	}
 	compare := got
+	compare.header = 0
 	if got.Known&flow.HasBytes == 0 {
 		compare.Bytes, want.Bytes = 0, 0
 		compare.Known, want.Known = compare.Known&^flow.HasBytes, want.Known&^flow.HasBytes
@@ -511,6 +513,42 @@ func TestRecordedFramesAreOfTheFlowThatGopacketSees(t *testing.T) {
 	}
 	if len(files) < 4 || agreed < 15 {
 		t.Errorf("compared %d frames of %d files only", agreed, len(files))
+	}
+}
+
+// TestAnAggregateCountsAsItsSegments: what gopacket makes of the segments one by
+// one is what the whole is counted for.
+func TestAnAggregateCountsAsItsSegments(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		ip       gopacket.SerializableLayer
+		l4       gopacket.SerializableLayer
+		payload  int
+		size     uint16
+		packets  uint32
+		overhead uint64 // of each packet
+	}{
+		{"TCP", &layers.IPv4{SrcIP: make([]byte, 4), DstIP: make([]byte, 4), Version: 4, IHL: 5, Protocol: 6}, &layers.TCP{}, 14480, 1448, 10, 40},
+		{"a last one that is smaller", &layers.IPv4{SrcIP: make([]byte, 4), DstIP: make([]byte, 4), Version: 4, IHL: 5, Protocol: 6}, &layers.TCP{}, 14481, 1448, 11, 40},
+		{"TCP with options", &layers.IPv4{SrcIP: make([]byte, 4), DstIP: make([]byte, 4), Version: 4, IHL: 5, Protocol: 6},
+			&layers.TCP{Options: []layers.TCPOption{{OptionType: 8, OptionLength: 10, OptionData: make([]byte, 8)}}}, 2896, 1448, 2, 52},
+		{"TCP over IPv6", &layers.IPv6{SrcIP: make([]byte, 16), DstIP: make([]byte, 16), Version: 6, NextHeader: 6}, &layers.TCP{}, 60000, 1428, 43, 60},
+		{"UDP", &layers.IPv4{SrcIP: make([]byte, 4), DstIP: make([]byte, 4), Version: 4, IHL: 5, Protocol: 17}, &layers.UDP{}, 5000, 1000, 5, 28},
+		{"one segment", &layers.IPv4{SrcIP: make([]byte, 4), DstIP: make([]byte, 4), Version: 4, IHL: 5, Protocol: 6}, &layers.TCP{}, 1448, 1448, 1, 40},
+		{"no aggregate", &layers.IPv4{SrcIP: make([]byte, 4), DstIP: make([]byte, 4), Version: 4, IHL: 5, Protocol: 6}, &layers.TCP{}, 1448, 0, 1, 40},
+	} {
+		b := gopacket.NewSerializeBuffer()
+		if err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true}, c.ip, c.l4, gopacket.Payload(make([]byte, c.payload))); err != nil {
+			t.Fatal(err)
+		}
+		var p Packet
+		if err := Parse(Raw, b.Bytes()[:100], &p); err != nil {
+			t.Fatal(err)
+		}
+		packets, bytes := p.Segments(c.size)
+		if want := uint64(c.payload) + uint64(c.packets)*c.overhead; packets != c.packets || bytes != want {
+			t.Errorf("%s: %d packets, %d bytes, want %d and %d", c.name, packets, bytes, c.packets, want)
+		}
 	}
 }
 

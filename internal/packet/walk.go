@@ -189,6 +189,7 @@ func (p *Packet) ipv4(b []byte) ([]byte, error) {
 	*(*[4]byte)(p.Dst[:]) = [4]byte(h[16:])
 	p.Protocol = h[9]
 	p.TOS, p.TTL = h[1], h[8]
+	p.header = uint16(header)
 	p.Known |= flow.HasTOS | flow.HasTTL
 	p.Bytes = uint32(len(b))
 	if total != 0 {
@@ -235,6 +236,7 @@ func (p *Packet) ipv6(b []byte) ([]byte, error) {
 		}
 	}
 	p.Protocol, b = h[6], b[40:]
+	p.header = 40
 	short, end := ErrShort, error(nil) // both are ErrFragment behind a first fragment's header
 	for range maxExtensions {
 		size := 0
@@ -269,6 +271,7 @@ func (p *Packet) ipv6(b []byte) ([]byte, error) {
 			return nil, short
 		}
 		p.Protocol, b = b[0], b[size:]
+		p.header += uint16(size)
 	}
 	return nil, ErrNotUDP
 }
