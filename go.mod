@@ -11,7 +11,7 @@ require (
 
 require (
 	github.com/google/gopacket v1.1.19
-	golang.org/x/net v0.43.0 // indirect
+	golang.org/x/net v0.43.0
 )
 
 require (

@@ -23,19 +23,26 @@ import (
 // Config is what the daemon runs with.
 type Config struct {
 	PcapFile  string            // "" if there is none, "-" for standard input
-	Listen    netip.AddrPort    // not valid with PcapFile
+	Frames    source.Frames     // of PcapFile
+	Listen    netip.AddrPort    // not valid if no flow export is received
 	Exporters []netip.Prefix    // who may send flow export datagrams
 	Intervals []source.Interval // of exporters that do not tell
 	Remember  int               // so many exporters
-	Status    string            // path of the status socket, "" for the usual one
-	Rate      float64           // chance of one packet to be selected
-	Seed      *[32]byte         // nil but for tests and demonstrations
-	SendUDP   bool
-	Private   []netip.Prefix // special-purpose addresses that may be notified all the same
-	StateDir  string
-	User      string // to become after the sockets are open, "" for none
-	Contact   tracer.Contact
-	Version   string // of the program
+	// Interfaces to capture on, with a table of Flows; of the packets there 1 in
+	// Thin is captured, or in what ThinAuto makes of it.
+	Interfaces []source.Interface
+	Flows      int
+	Thin       uint32
+	ThinAuto   bool
+	Status     string    // path of the status socket, "" for the usual one
+	Rate       float64   // chance of one packet to be selected
+	Seed       *[32]byte // nil but for tests and demonstrations
+	SendUDP    bool
+	Private    []netip.Prefix // special-purpose addresses that may be notified all the same
+	StateDir   string
+	User       string // to become after the sockets are open, "" for none
+	Contact    tracer.Contact
+	Version    string // of the program
 }
 
 // ErrHelp: the command line asks for the help text.
@@ -54,8 +61,13 @@ call. Tracers go to standard output, one JSON object a line; with --send they
 also go to the two addresses themselves.
 
 Where flows come from:
-  -f, --pcapfile FILE     read flow export datagrams from a capture file (pcap or
-                          pcapng; - is standard input) and exit
+  -i, --interface NAME[:wan|lan]   capture the packets of an interface, towards
+                          the Internet or towards our hosts; repeatable
+  -f, --pcapfile FILE     read a capture file (pcap or pcapng; - is standard input)
+                          and exit
+      --frames KIND       what is in the file: flow export datagrams that are to be
+                          decoded (export), or packets of flows (packets) (what
+                          most of its first frames are)
   -u, --udpport PORT      receive flow export datagrams: NetFlow v1, v5, v7 and v9,
                           IPFIX, sFlow v5, whichever comes (7777; what it does
                           when no source is named)
@@ -67,6 +79,11 @@ Where flows come from:
                           prefix only; repeatable, the first that fits counts (1)
       --max-exporters N   so many exporters (observation domains) are remembered,
                           about 5 kB each (32)
+
+How packets are captured:
+      --flows N           so many flows are remembered, 78 bytes each (8192)
+      --thin N            capture 1 packet in N only, at random, which the kernel
+                          does for less; auto: as few as keep the load low (1)
 
 What is selected:
   -r, --rate RATE         chance of one packet to be selected, as 0.000001 or
@@ -100,7 +117,8 @@ Who you are:
 type raw struct {
 	pcapFile, udpPort, listen, rate, seed, send, state, user string
 	email, identity, url, asn, remember, status              string
-	exporters, private, intervals                            list
+	frames, flows, thin                                      string
+	exporters, private, intervals, interfaces                list
 }
 
 type list []string
@@ -140,6 +158,9 @@ func Parse(args []string) (*Config, error) {
 		{&r.user, "", "user", ""},
 		{&r.remember, "", "max-exporters", "32"},
 		{&r.status, "", "status", ""},
+		{&r.frames, "", "frames", ""},
+		{&r.flows, "", "flows", "8192"},
+		{&r.thin, "", "thin", "1"},
 		{&r.email, "", "contact-email", ""},
 		{&r.identity, "", "contact-identity", ""},
 		{&r.url, "", "contact-url", ""},
@@ -154,6 +175,8 @@ func Parse(args []string) (*Config, error) {
 	fs.Var(&r.exporters, "exporter", "")
 	fs.Var(&r.private, "private", "")
 	fs.Var(&r.intervals, "sampling-interval", "")
+	fs.Var(&r.interfaces, "interface", "")
+	fs.Var(&r.interfaces, "i", "")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -166,8 +189,8 @@ func Parse(args []string) (*Config, error) {
 
 func (r *raw) validate() (*Config, error) {
 	c := &Config{PcapFile: r.pcapFile, User: r.user, Status: r.status}
-	if r.pcapFile != "" && r.udpPort != "" {
-		return nil, errors.New("--pcapfile and --udpport exclude each other")
+	if r.pcapFile != "" && (r.udpPort != "" || len(r.interfaces) > 0) {
+		return nil, errors.New("--pcapfile excludes --udpport and --interface")
 	}
 	var err error
 	if c.Rate, err = parseRate(r.rate); err != nil {
@@ -198,7 +221,10 @@ func (r *raw) validate() (*Config, error) {
 	if err := r.exporting(c); err != nil {
 		return nil, err
 	}
-	if r.pcapFile == "" {
+	if err := r.capturing(c); err != nil {
+		return nil, err
+	}
+	if r.pcapFile == "" && (r.udpPort != "" || len(r.interfaces) == 0) {
 		if err := r.listener(c); err != nil {
 			return nil, err
 		}

@@ -27,7 +27,12 @@ func TestBadOptionsAreNamedWithTheirValues(t *testing.T) {
 		{"-r 0", `--rate "0"`}, {"-r -1", `--rate "-1"`}, {"-r 1.5", `--rate "1.5"`}, {"-r NaN", `--rate "NaN"`},
 		{"-r 2/1", `--rate "2/1"`}, {"-r 1/0", `--rate "1/0"`}, {"-r 1/x", `--rate "1/x"`}, {"-r 0/0", `--rate "0/0"`},
 		{"-u 0", `--udpport "0"`}, {"-u 65535", `--udpport "65535"`}, {"-u 65536", `--udpport "65536"`}, {"-u http", `--udpport "http"`},
-		{"-f x -u 7777", "--pcapfile and --udpport"},
+		{"-f x -u 7777", "--pcapfile excludes"}, {"-f x -i eth0", "--pcapfile excludes"},
+		{"-i eth0:dmz", `--interface "eth0:dmz"`}, {"-i eth0:", `--interface "eth0:"`}, {"-i :wan", `--interface ":wan"`},
+		{"-i a123456789012345", `"a123456789012345"`}, {"-i a/b", `--interface "a/b"`}, {"-i eth0 --interface eth0:wan", "eth0 is there twice"},
+		{"--flows 0", `--flows "0"`}, {"--flows 10000001", "10000000"}, {"--flows x", `--flows "x"`},
+		{"-i eth0 --thin 0", `--thin "0"`}, {"-i eth0 --thin some", `--thin "some"`}, {"-i eth0 --thin 1001 -r 1/1000", "at most 1000"},
+		{"--thin 5", "--thin is of the packets of --interface"}, {"-f x --frames y", `--frames "y"`}, {"--frames packets", "--frames is of"},
 		{"--listen here", `--listen "here"`},
 		{"--listen 0.0.0.0", "--exporter"}, {"--listen 192.0.2.1", "--exporter"}, {"--listen ::", "--exporter"},
 		{"--exporter 10.0.0.0/33", `--exporter "10.0.0.0/33"`}, {"--exporter fe80::1%eth0", `--exporter "fe80::1%eth0"`},
@@ -75,6 +80,11 @@ func TestGoodOptions(t *testing.T) {
 		{"-f x.pcap --sampling-interval 192.0.2.1=100 --sampling-interval 7 --max-exporters 1000 --status /s/s", Config{PcapFile: "x.pcap", Rate: 1e-6,
 			Remember: 1000, Status: "/s/s", Intervals: []source.Interval{{Exporters: netip.MustParsePrefix("192.0.2.1/32"), N: 100},
 				{Exporters: netip.MustParsePrefix("0.0.0.0/0"), N: 7}, {Exporters: netip.MustParsePrefix("::/0"), N: 7}}}},
+		{"-i pppoe-wan:wan --interface br-lan:lan -i wg0 --flows 1000 --thin 1000000", Config{Flows: 1000, Thin: 1000000, Rate: 1e-6,
+			Interfaces: []source.Interface{{Name: "pppoe-wan", Role: source.WAN}, {Name: "br-lan", Role: source.LAN}, {Name: "wg0"}}}},
+		{"-i wan --thin auto -u 9500", Config{Interfaces: []source.Interface{{Name: "wan"}}, ThinAuto: true, Rate: 1e-6,
+			Listen: netip.MustParseAddrPort("127.0.0.1:9500"), Exporters: loopback}},
+		{"-f x.pcap --frames packets", Config{PcapFile: "x.pcap", Frames: source.Packets, Rate: 1e-6}},
 		{"--send udp -r 0.001 --asn AS64500 --private 10.0.0.0/8 --user nobody", Config{Listen: listen, Exporters: loopback, Rate: 0.001,
 			SendUDP: true, Private: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, User: "nobody", Contact: tracer.Contact{ASN: 64500}}},
 		{"--contact-email abuse+x@sub.example.net --contact-identity Bücher+&+Co --contact-url https://example.net/a?b=c#d", Config{
@@ -92,6 +102,10 @@ func TestGoodOptions(t *testing.T) {
 		if c.want.Remember == 0 {
 			c.want.Remember = 32
 		}
+		if c.want.Flows == 0 {
+			c.want.Flows = 8192
+		}
+		c.want.Thin = max(c.want.Thin, 1)
 		got, err := Parse(append(args, "--state", "/s"))
 		if err != nil {
 			t.Errorf("%q: %v", c.args, err)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 
-// Package daemon runs the program: one goroutine for the source of records, the
+// Package daemon runs the program: one goroutine for each source of records, the
 // hot side, and one that signs, prints and sends, the cold side.
 package daemon
 
@@ -18,6 +18,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/overflowd/overflowd/internal/capture"
 	"github.com/overflowd/overflowd/internal/config"
 	"github.com/overflowd/overflowd/internal/identity"
 	"github.com/overflowd/overflowd/internal/pcapfile"
@@ -42,7 +43,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		return err // now and not at the first tracer, which may be a day away
 	}
 	d := &daemon{config: c, log: logger, printer: newPrinter(out),
-		signer: newSigner(store, c.Contact), started: time.Now(), asked: make(chan statusRequest)}
+		signer: newSigner(store, c.Contact), started: time.Now(), asked: make(chan statusRequest), overran: map[*source.Counters]bool{}}
 
 	var listener *net.UnixListener
 	running := false
@@ -56,10 +57,12 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		if d.udp != nil {
 			d.udp.Close()
 		}
+		if d.capture != nil {
+			d.capture.Close()
+		}
 	}()
-	hits := make(chan source.Hit, queue) // closed by the hot side when it is done
-	hot, err := d.open(ctx, hits)
-	if err != nil {
+	hits := make(chan source.Hit, queue) // closed when the hot side is done
+	if err := d.open(ctx, hits); err != nil {
 		return err
 	}
 	if c.SendUDP {
@@ -72,6 +75,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 			return err
 		}
 	}
+	var err error
 	if c.PcapFile == "" {
 		if listener, err = d.openStatus(); err != nil {
 			return err
@@ -86,17 +90,25 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan error, 1) // of the hot side's one result
+	var hotErr error // the first of the sources
+	var once sync.Once
+	var sources, answering sync.WaitGroup
+	for _, run := range d.sources {
+		sources.Go(func() {
+			if err := run(ctx); err != nil {
+				once.Do(func() { hotErr = err })
+				cancel()
+			}
+		})
+	}
 	go func() {
-		defer close(hits)
-		done <- hot(ctx)
+		sources.Wait()
+		close(hits)
 	}()
-	var answering sync.WaitGroup
 	if listener != nil {
 		answering.Go(func() { d.serveStatus(ctx, listener) })
 	}
-	coldErr := d.cold(hits, cancel)
-	hotErr := <-done
+	coldErr := d.cold(hits, cancel) // until hits is closed
 	cancel()
 	answering.Wait()
 	if !errors.Is(hotErr, pcapfile.ErrNotCapture) {
@@ -108,59 +120,96 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 type daemon struct {
 	config  *config.Config
 	log     *log.Logger
-	feed    *source.Feed
-	udp     *source.UDP // nil: a file is read
+	sources []func(context.Context) error // run what follows, as far as it is not nil
+	feed    *source.Feed                  // of exporters or a file
+	udp     *source.UDP
+	watch   *source.Watch // of interfaces or a file
+	capture *source.Capture
+	file    *source.File
 	signer  *signer
 	printer *printer
 	sender  *sender.Sender // nil: print only
 	policy  *policy.Policy
 	own     time.Time // when our own addresses were looked up
 	said    [source.Reasons]bool
-	overran bool // that the system dropped datagrams was said
+	overran map[*source.Counters]bool // that the system dropped something was said
+	taps    []source.State            // of the interfaces, as it was said
+	thin    uint32                    // likewise
 	started time.Time
 	asked   chan statusRequest // unbuffered, never closed
 	failed  time.Time          // when a failure to sign was last logged
 	unsaid  uint64             // hits that could not be signed
 }
 
-// open opens the source and returns what runs it.
-func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) (func(context.Context) error, error) {
+// open opens the sources.
+func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) error {
 	c := d.config
 	var seed [32]byte
 	newSelector := selector.New
 	if c.Seed != nil {
 		seed = *c.Seed
-		newSelector = func(p float64) (*selector.Selector, error) { return selector.NewSeeded(p, seed) }
+		newSelector = func(p float64) (*selector.Selector, error) {
+			seed[31]++ // each source has its own
+			return selector.NewSeeded(p, seed)
+		}
 		d.log.Print("--seed makes the selection predictable: for tests and demonstrations only")
 	}
-	s, err := newSelector(c.Rate)
-	if err != nil {
-		return nil, err
-	}
-	d.feed = source.NewFeed(ctx, source.Options{
-		Selector: s, Hits: hits, Wait: c.PcapFile != "", Exporters: c.Remember, Intervals: c.Intervals,
-	})
-	if c.PcapFile != "" {
-		file := os.Stdin
-		if c.PcapFile != "-" {
-			if file, err = os.Open(c.PcapFile); err != nil {
-				return nil, err
-			}
+	sink := source.Sink{Hits: hits, Wait: c.PcapFile != ""}
+	if c.PcapFile != "" || c.Listen.IsValid() {
+		s, err := newSelector(c.Rate)
+		if err != nil {
+			return err
 		}
-		return func(ctx context.Context) error {
-			defer file.Close()
-			return d.readFile(ctx, file)
-		}, nil
+		d.feed = source.NewFeed(ctx, source.Options{Selector: s, Sink: sink, Exporters: c.Remember, Intervals: c.Intervals})
 	}
-	if d.udp, err = source.ListenUDP(c.Listen, c.Exporters); err != nil {
-		return nil, err
+	if c.PcapFile != "" || len(c.Interfaces) > 0 {
+		d.watch = source.NewWatch(ctx, sink, c.Flows)
 	}
-	d.log.Printf("listening for NetFlow, IPFIX and sFlow on %s", d.udp.Addr())
-	return func(ctx context.Context) error { return d.udp.Run(ctx, d.feed) }, nil
+	if c.PcapFile != "" {
+		return d.openFile(newSelector)
+	}
+	var err error
+	if c.Listen.IsValid() {
+		if d.udp, err = source.ListenUDP(c.Listen, c.Exporters); err != nil {
+			return err
+		}
+		d.log.Printf("listening for NetFlow, IPFIX and sFlow on %s", d.udp.Addr())
+		d.sources = append(d.sources, func(ctx context.Context) error { return d.udp.Run(ctx, d.feed) })
+	}
+	if len(c.Interfaces) > 0 {
+		o := source.Capturing{Interfaces: c.Interfaces, Filter: capture.Filter{Thin: c.Thin}, Auto: c.ThinAuto, Rate: c.Rate, Selector: newSelector}
+		if c.Listen.IsValid() {
+			o.Filter.Exports = []capture.Export{{To: c.Listen, From: c.Exporters}}
+		}
+		if d.capture, err = source.NewCapture(d.watch, o); err != nil {
+			return err
+		}
+		d.sources = append(d.sources, d.capture.Run)
+	}
+	return nil
+}
+
+func (d *daemon) openFile(newSelector func(float64) (*selector.Selector, error)) error {
+	s, err := newSelector(d.config.Rate)
+	if err != nil {
+		return err
+	}
+	file := os.Stdin
+	if d.config.PcapFile != "-" {
+		if file, err = os.Open(d.config.PcapFile); err != nil {
+			return err
+		}
+	}
+	d.file = &source.File{Frames: d.config.Frames, Feed: d.feed, Watch: d.watch, Selector: s}
+	d.sources = append(d.sources, func(ctx context.Context) error {
+		defer file.Close()
+		return d.readFile(ctx, file)
+	})
+	return nil
 }
 
 func (d *daemon) readFile(ctx context.Context, file io.Reader) error {
-	err := source.ReadFile(ctx, file, d.feed)
+	err := d.file.Read(ctx, file)
 	switch {
 	case errors.Is(err, pcapfile.ErrTruncated) || errors.Is(err, pcapfile.ErrCorrupt):
 		d.log.Printf("%s is %v: it was read to its last whole record", d.config.PcapFile, err)
@@ -171,6 +220,26 @@ func (d *daemon) readFile(ctx context.Context, file io.Reader) error {
 	return nil
 }
 
+// counters returns those of the sources.
+func (d *daemon) counters() []*source.Counters {
+	var all []*source.Counters
+	if d.feed != nil {
+		all = append(all, &d.feed.Counters)
+	}
+	if d.watch != nil {
+		all = append(all, &d.watch.Counters)
+	}
+	return all
+}
+
+// observed returns the bytes of layer 3 that were seen.
+func (d *daemon) observed() (n uint64) {
+	for _, c := range d.counters() {
+		n += c.Bytes.Load()
+	}
+	return n
+}
+
 func (d *daemon) newSender(t sender.Transport) (err error) {
 	d.policy = policy.New(d.config.Private, d.config.Listen.Port())
 	if err := d.lookUpOwn(); err != nil {
@@ -178,7 +247,7 @@ func (d *daemon) newSender(t sender.Transport) (err error) {
 	}
 	d.sender, err = sender.New(sender.Options{
 		Policy: d.policy, Signer: d.signer, Transport: t, Rate: d.config.Rate,
-		Observed: d.feed.Counters.Bytes.Load,
+		Observed: d.observed,
 		Sent:     func(s *tracer.Signed) { d.printer.print(s) },
 	})
 	return err
@@ -210,6 +279,7 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	var failed error
+	d.complain()
 	for {
 		select {
 		case h, ok := <-hits:

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/overflowd/overflowd/internal/flow"
@@ -30,10 +31,12 @@ type status struct {
 }
 
 func (d *daemon) status() *status {
-	if d.udp != nil {
-		d.udp.CountOverrun(d.feed)
+	d.countOverruns()
+	s := &status{d: d, now: time.Now()}
+	if d.feed == nil {
+		return s
 	}
-	s := &status{d: d, now: time.Now(), exporters: d.feed.Exporters.List()}
+	s.exporters = d.feed.Exporters.List()
 	slices.SortFunc(s.exporters, func(a, b *source.Exporter) int {
 		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(b.Datagrams, a.Datagrams), a.Addr.Compare(b.Addr))
 	})
@@ -70,35 +73,71 @@ func (o *object) close() { o.b = append(o.b, '}') }
 // json returns the status as one JSON object in one line. Members are only ever
 // added to it.
 func (s *status) json() []byte {
-	d, c := s.d, &s.d.feed.Counters
+	d := s.d
 	o := object{[]byte{'{'}}
 	o.text("version", d.config.Version)
 	o.uint("pid", uint64(os.Getpid()))
 	o.uint("time", uint64(s.now.Unix()))
 	o.uint("uptime", uint64(s.now.Sub(d.started).Seconds()))
-	o.text("listen", d.config.Listen.String())
+	if d.udp != nil {
+		o.text("listen", d.config.Listen.String())
+	}
 	o.name("rate")
 	o.b = strconv.AppendFloat(o.b, d.config.Rate, 'f', -1, 64)
 	if key, err := d.signer.publicKey(); err == nil {
 		o.text("key", hex.EncodeToString(key[:]))
 	}
-	o.open("received")
-	o.uint("datagrams", c.Datagrams.Load())
-	o.uint("records", c.Records.Load())
-	o.uint("packets", c.Packets.Load())
-	o.uint("bytes", c.Bytes.Load())
-	o.uint("overrun", c.Overrun.Load())
-	o.uint("untaken", c.Untaken.Load())
-	o.uint("evicted", c.Evicted.Load())
-	o.close()
+	if d.feed != nil {
+		c := &d.feed.Counters
+		o.open("received")
+		o.uint("datagrams", c.Datagrams.Load())
+		o.uint("records", c.Records.Load())
+		o.uint("packets", c.Packets.Load())
+		o.uint("bytes", c.Bytes.Load())
+		o.uint("overrun", c.Overrun.Load())
+		o.uint("untaken", c.Untaken.Load())
+		o.uint("evicted", c.Evicted.Load())
+		o.close()
+	}
+	if d.capture != nil {
+		c := &d.watch.Counters
+		o.open("captured")
+		o.uint("packets", c.Packets.Load())
+		o.uint("bytes", c.Bytes.Load())
+		o.uint("flows", c.Flows.Load())
+		o.uint("overrun", c.Overrun.Load())
+		o.uint("evicted", c.Evicted.Load())
+		o.uint("thin", uint64(d.capture.Thin()))
+		o.close()
+		o.name("interfaces")
+		o.b = append(o.b, '[')
+		for i, x := range d.capture.States() {
+			if i > 0 {
+				o.b = append(o.b, ',')
+			}
+			o.b = append(o.b, '{')
+			o.text("name", x.Name)
+			if x.Role != source.NoRole {
+				o.text("role", x.Role.String())
+			}
+			if x.Failure != nil {
+				o.text("failure", x.Failure.Error())
+			}
+			o.uint("packets", x.Packets)
+			o.uint("bytes", x.Bytes)
+			o.uint("overrun", x.Dropped)
+			o.close()
+		}
+		o.b = append(o.b, ']')
+	}
 	o.open("dropped")
 	for r := range source.Reasons {
-		o.uint(r.Name(), c.Drops[r].Load())
+		o.uint(r.Name(), s.sum(func(c *source.Counters) *atomic.Uint64 { return &c.Drops[r] }))
 	}
 	o.close()
 	o.open("selected")
-	o.uint("records", c.Hits.Load())
-	o.uint("lost", c.Lost.Load())
+	o.uint("records", s.hits())
+	o.uint("lost", s.lost())
 	o.uint("unsigned", d.unsaid)
 	o.close()
 	o.open("tracers")
@@ -118,6 +157,10 @@ func (s *status) json() []byte {
 		o.close()
 	}
 	o.close()
+	if d.feed == nil {
+		o.close()
+		return append(o.b, '\n')
+	}
 	o.name("exporters")
 	o.b = append(o.b, '[')
 	for i := range s.exporters {
@@ -157,9 +200,25 @@ func (o *object) exporter(x *source.Exporter) {
 	o.close()
 }
 
+// sum adds a counter up over the sources.
+func (s *status) sum(counter func(*source.Counters) *atomic.Uint64) (n uint64) {
+	for _, c := range s.d.counters() {
+		n += counter(c).Load()
+	}
+	return n
+}
+
+func (s *status) hits() uint64 {
+	return s.sum(func(c *source.Counters) *atomic.Uint64 { return &c.Hits })
+}
+
+func (s *status) lost() uint64 {
+	return s.sum(func(c *source.Counters) *atomic.Uint64 { return &c.Lost })
+}
+
 // text returns the status for people.
 func (s *status) text() []byte {
-	d, c := s.d, &s.d.feed.Counters
+	d := s.d
 	var b strings.Builder
 	line := func(label, format string, args ...any) {
 		fmt.Fprintf(&b, "%-11s"+format+"\n", append([]any{label}, args...)...)
@@ -173,7 +232,14 @@ func (s *status) text() []byte {
 	if n := math.Round(1 / d.config.Rate); math.Abs(1/d.config.Rate-n) < 1e-6*n {
 		share = "1 packet in " + grouped(uint64(n))
 	}
-	line("", "listening on %s, selecting %s, %s", d.config.Listen, share, sends)
+	var from []string
+	if d.udp != nil {
+		from = append(from, "listening on "+d.config.Listen.String())
+	}
+	if d.capture != nil {
+		from = append(from, "capturing on "+d.interfaces())
+	}
+	line("", "%s, selecting %s, %s", strings.Join(from, " and "), share, sends)
 	switch key, err := d.signer.publicKey(); {
 	case err == nil:
 		line("key", "%s", hex.EncodeToString(key[:]))
@@ -182,28 +248,42 @@ func (s *status) text() []byte {
 	default:
 		line("key", "%v", err)
 	}
-	line("received", "%s, %s, %s packets, %s bytes", many(c.Datagrams.Load(), "datagram"), many(c.Records.Load(), "record"),
-		grouped(c.Packets.Load()), grouped(c.Bytes.Load()))
+	if d.feed != nil {
+		c := &d.feed.Counters
+		line("received", "%s, %s, %s packets, %s bytes", many(c.Datagrams.Load(), "datagram"), many(c.Records.Load(), "record"),
+			grouped(c.Packets.Load()), grouped(c.Bytes.Load()))
+	}
+	if d.capture != nil {
+		c := &d.watch.Counters
+		thin := ""
+		if n := d.capture.Thin(); n > 1 {
+			thin = ", of which 1 in " + grouped(uint64(n)) + " is captured now"
+		}
+		line("captured", "%s, %s bytes, %s%s", many(c.Packets.Load(), "packet"), grouped(c.Bytes.Load()), many(c.Flows.Load(), "flow"), thin)
+	}
 	label := "dropped"
-	for r := range source.Reasons {
-		if n := c.Drops[r].Load(); n > 0 {
-			line(label, "%s %s", many(n, r.Noun()), r)
+	for _, c := range d.counters() {
+		for r := range source.Reasons {
+			if n := c.Drops[r].Load(); n > 0 {
+				line(label, "%s %s", many(n, r.Noun()), r)
+				label = ""
+			}
+		}
+		if n := c.Overrun.Load(); n > 0 {
+			line(label, "%s by the system, as reading did not keep up", many(n, d.noun(c)))
+			label = ""
+		}
+		if n := c.Untaken.Load(); n > 0 {
+			line(label, "%s by sFlow agents, for want of resources (the others count for them)", many(n, "sample"))
+			label = ""
+		}
+		if n := c.Evicted.Load(); n > 0 {
+			line(label, "%s", d.evicted(n, d.noun(c) == "datagram"))
 			label = ""
 		}
 	}
-	if n := c.Overrun.Load(); n > 0 {
-		line(label, "%s by the system, as reading did not keep up", many(n, "datagram"))
-		label = ""
-	}
-	if n := c.Untaken.Load(); n > 0 {
-		line(label, "%s by sFlow agents, for want of resources (the others count for them)", many(n, "sample"))
-		label = ""
-	}
-	if n := c.Evicted.Load(); n > 0 {
-		line(label, "%s domains or templates of exporters, to make room for others: raise --max-exporters", grouped(n))
-	}
-	line("selected", "%s", many(c.Hits.Load(), "record"))
-	if n := c.Lost.Load() + d.unsaid; n > 0 {
+	line("selected", "%s", many(s.hits(), "record"))
+	if n := s.lost() + d.unsaid; n > 0 {
 		line("", "%s lost, as signing did not keep up or was not possible", grouped(n))
 	}
 	line("tracers", "%s printed", grouped(d.printer.lines))
@@ -213,6 +293,21 @@ func (s *status) text() []byte {
 		if not := d.notSent(); not != "" {
 			line("", "not sent: %s", not)
 		}
+	}
+	if d.capture != nil {
+		rows := [][]string{{"INTERFACE", "ROLE", "STATE", "", "PACKETS", "BYTES", "DROPPED"}}
+		for _, x := range d.capture.States() {
+			role, state := x.Role.String(), "captured"
+			if x.Failure != nil {
+				state = x.Failure.Error()
+			}
+			rows = append(rows, []string{x.Name, cmp.Or(role, "-"), state, "", grouped(x.Packets), grouped(x.Bytes), grouped(x.Dropped)})
+		}
+		b.WriteByte('\n')
+		table(&b, rows)
+	}
+	if d.feed == nil {
+		return []byte(b.String())
 	}
 	if len(s.exporters) == 0 {
 		line("exporters", "none was heard")

@@ -152,7 +152,7 @@ func TestTheStatus(t *testing.T) {
 		delete(x.(member), "last")
 	}
 	zero := member{}
-	for _, name := range []string{"stranger", "version", "short", "empty", "cut", "damaged", "no_template", "bad_template", "no_flow", "no_count",
+	for _, name := range []string{"stranger", "version", "short", "empty", "cut", "damaged", "no_template", "bad_template", "no_flow", "no_count", "not_ip",
 		"unreadable", "foreign", "fragment", "link_type"} {
 		zero[name] = 0.0
 	}

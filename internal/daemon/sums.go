@@ -12,53 +12,142 @@ import (
 )
 
 // complain says once, for each reason, that something came in which gave no
-// record. The sums at the end say how often.
+// record. The sums at the end say how often. It also says what became of the
+// interfaces.
 func (d *daemon) complain() {
-	if d.udp != nil {
-		d.udp.CountOverrun(d.feed)
-	}
-	if n := d.feed.Counters.Overrun.Load(); n > 0 && !d.overran {
-		d.overran = true
-		d.log.Printf("the system dropped %s, as reading did not keep up; more are only counted", count(n, "datagram"))
-	}
-	for r := range source.Reasons {
-		if !d.said[r] && d.feed.Counters.Drops[r].Load() > 0 {
-			d.said[r] = true
-			if d.config.PcapFile == "" { // a file's sums follow soon
-				d.log.Printf("received a %s %s; more of them are only counted", r.Noun(), r)
+	d.countOverruns()
+	for _, c := range d.counters() {
+		if n := c.Overrun.Load(); n > 0 && !d.overran[c] {
+			d.overran[c] = true
+			d.log.Printf("the system dropped %s, as reading did not keep up; more are only counted", count(n, d.noun(c)))
+		}
+		for r := range source.Reasons {
+			if !d.said[r] && c.Drops[r].Load() > 0 {
+				d.said[r] = true
+				if d.config.PcapFile == "" { // a file's sums follow soon
+					d.log.Printf("received a %s %s; more of them are only counted", r.Noun(), r)
+				}
 			}
 		}
 	}
+	if d.capture != nil {
+		d.sayInterfaces()
+	}
+}
+
+// sayInterfaces says which of the interfaces came and went.
+func (d *daemon) sayInterfaces() {
+	now := d.capture.States()
+	for i := range now {
+		s := &now[i]
+		was := source.State{}
+		if d.taps != nil {
+			was = d.taps[i]
+		}
+		switch {
+		case s.There && s.Opened != was.Opened:
+			again := ""
+			if s.Opened > 1 {
+				again = " again"
+			}
+			d.log.Printf("capturing on %s%s", s.Name, again)
+		case !s.There && (d.taps == nil || was.There):
+			d.log.Printf("waiting for the interface %s: %v", s.Name, s.Failure)
+		}
+	}
+	if n := d.capture.Thin(); n != d.thin {
+		if d.thin != 0 {
+			d.log.Printf("capturing 1 packet in %d from now on", n)
+		}
+		d.thin = n
+	}
+	d.taps = now
+}
+
+// countOverruns asks the system what it has dropped.
+func (d *daemon) countOverruns() {
+	if d.udp != nil {
+		d.udp.CountOverrun(d.feed)
+	}
+	if d.capture != nil {
+		d.capture.CountOverrun()
+	}
+}
+
+// noun is what a source reads.
+func (d *daemon) noun(c *source.Counters) string {
+	if d.feed != nil && c == &d.feed.Counters {
+		return "datagram"
+	}
+	return "frame"
 }
 
 // sums logs what was seen and done.
 func (d *daemon) sums() {
-	c := &d.feed.Counters
-	from := d.config.PcapFile
-	if from == "" {
-		from = d.config.Listen.String()
+	for _, c := range d.counters() {
+		d.sumsOf(c)
 	}
-	d.log.Printf("%s: %s, %s, %d packets, %d bytes; %s with selected packets", from,
-		count(c.Datagrams.Load(), "flow export datagram"), count(c.Records.Load(), "record"),
-		c.Packets.Load(), c.Bytes.Load(), count(c.Hits.Load(), "record"))
+	d.sumsOfTracers()
+}
+
+func (d *daemon) sumsOf(c *source.Counters) {
+	exports := d.feed != nil && c == &d.feed.Counters
+	var from string
+	switch {
+	case d.file != nil && d.file.Frames == source.Packets == exports && d.file.Frames != source.Either:
+		return // it was of the other kind
+	case d.file != nil:
+		from = d.config.PcapFile
+	case exports:
+		from = d.config.Listen.String()
+	default:
+		from = d.interfaces()
+	}
+	if exports {
+		d.log.Printf("%s: %s, %s, %d packets, %d bytes; %s with selected packets", from,
+			count(c.Datagrams.Load(), "flow export datagram"), count(c.Records.Load(), "record"),
+			c.Packets.Load(), c.Bytes.Load(), count(c.Hits.Load(), "record"))
+	} else {
+		d.log.Printf("%s: %s, %d bytes, %s; %s selected", from, count(c.Packets.Load(), "packet"),
+			c.Bytes.Load(), count(c.Flows.Load(), "flow"), count(c.Hits.Load(), "packet"))
+	}
 	for r := range source.Reasons {
 		if n := c.Drops[r].Load(); n > 0 {
 			d.log.Printf("%s: %s %s", from, count(n, r.Noun()), r)
 		}
 	}
 	if n := c.Overrun.Load(); n > 0 {
-		d.log.Printf("%s: the system dropped %s, as reading did not keep up", from, count(n, "datagram"))
+		d.log.Printf("%s: the system dropped %s, as reading did not keep up", from, count(n, d.noun(c)))
 	}
 	if n := c.Untaken.Load(); n > 0 {
 		d.log.Printf("%s: %s not taken by sFlow agents, for want of resources; the others count for them", from, count(n, "sample"))
 	}
 	if n := c.Evicted.Load(); n > 0 {
-		d.log.Printf("%s: %d domains or templates of exporters made room for others: there are more than --max-exporters %d has room for",
-			from, n, d.config.Remember)
+		d.log.Printf("%s: %s", from, d.evicted(n, exports))
 	}
 	if n := c.Lost.Load(); n > 0 {
 		d.log.Printf("%s lost, as signing did not keep up", count(n, "selected record"))
 	}
+}
+
+// evicted says what made room for others.
+func (d *daemon) evicted(n uint64, exports bool) string {
+	if exports {
+		return fmt.Sprintf("%d domains or templates of exporters made room for others: there are more than --max-exporters %d has room for", n, d.config.Remember)
+	}
+	return fmt.Sprintf("%s made room for others before the end: there are more than --flows %d has room for", count(n, "flow"), d.config.Flows)
+}
+
+// interfaces names those that are captured on.
+func (d *daemon) interfaces() string {
+	var names []string
+	for _, i := range d.config.Interfaces {
+		names = append(names, i.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (d *daemon) sumsOfTracers() {
 	if d.unsaid > 0 {
 		d.log.Printf("%s could not be signed", count(d.unsaid, "tracer"))
 	}

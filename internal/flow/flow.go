@@ -57,6 +57,10 @@ const (
 	NetFlow Protocol = iota + 1
 	IPFIX
 	SFlow
+	// Capture: packets that we saw ourselves.
+	Capture
+	// Conntrack: the counters of our kernel's connection tracking.
+	Conntrack
 )
 
 // String returns the name that the tracer's "sourcetype" has for it.
@@ -68,6 +72,10 @@ func (p Protocol) String() string {
 		return "IPFIX"
 	case SFlow:
 		return "sFlow"
+	case Capture:
+		return "Capture"
+	case Conntrack:
+		return "Conntrack"
 	}
 	return "unknown"
 }
@@ -75,7 +83,7 @@ func (p Protocol) String() string {
 // Source says how a record was learnt: the tracer's "sourcetype".
 type Source struct {
 	Protocol Protocol
-	Version  uint8 // the protocol's own version number, 5 for NetFlow v5
+	Version  uint8 // the protocol's own version number, 5 for NetFlow v5; 0 if it has none
 }
 
 // Field is a bit of Record.Known.

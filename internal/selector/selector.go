@@ -36,12 +36,19 @@ func New(p float64) (*Selector, error) {
 // NewSeeded returns a selector that anybody who knows the seed can predict: for
 // tests and demonstrations.
 func NewSeeded(p float64, seed [32]byte) (*Selector, error) {
+	s := &Selector{random: randv2.NewChaCha8(seed)}
+	return s, s.SetChance(p)
+}
+
+// SetChance changes the chance of the packets to come. As a gap has no memory, a
+// new one begins.
+func (s *Selector) SetChance(p float64) error {
 	if !(p > 0 && p <= 1) {
-		return nil, fmt.Errorf("rate %v is not a chance above 0 and up to 1", p)
+		return fmt.Errorf("rate %v is not a chance above 0 and up to 1", p)
 	}
-	s := &Selector{p: p, scale: 1 / math.Log1p(-p), random: randv2.NewChaCha8(seed)}
+	s.p, s.scale = p, 1/math.Log1p(-p)
 	s.skip = s.gap()
-	return s, nil
+	return nil
 }
 
 // Take passes n packets by and returns how many of them were chosen: a draw

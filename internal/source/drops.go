@@ -27,7 +27,8 @@ const (
 	NoCount     // a record that tells no number of packets
 	// Of captured frames.
 	Unreadable // damaged
-	Foreign    // no UDP datagram
+	Foreign    // no UDP datagram, where flow export is looked for
+	NotIP      // where packets are looked for
 	Fragment   // a fragment of an IP packet
 	LinkType   // captured on a link type that is not read here
 	Reasons
@@ -46,8 +47,9 @@ var reasons = [Reasons]struct{ name, noun, text string }{
 	{"bad_template", "template", "refused"},
 	{"no_flow", "record", "without the addresses of a flow"},
 	{"no_count", "record", "without a number of packets"},
-	{"unreadable", "frame", "damaged below UDP"},
+	{"unreadable", "frame", "damaged in its headers"},
 	{"foreign", "frame", "not UDP"},
+	{"not_ip", "frame", "not IP"},
 	{"fragment", "frame", "with a fragment of an IP packet"},
 	{"link_type", "frame", "of a link type that is not read"},
 }

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 
-// Package source brings flow records from where they are, a capture file or
-// exporters that send datagrams, past the selector. It is the hot side: one
-// goroutine a source, no locks, no allocation and no logging per record. What
-// is selected crosses to the cold side as a Hit.
 package source
 
 import (
 	"context"
 	"math"
 	"net/netip"
-	"sync/atomic"
 
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/netflow"
@@ -18,34 +13,10 @@ import (
 	"github.com/overflowd/overflowd/internal/sflow"
 )
 
-// A Hit is a record of which packets were selected.
-type Hit struct {
-	Record   flow.Record
-	Selected uint64
-}
-
-// Counters of one source. They may be read while it runs.
-type Counters struct {
-	Datagrams atomic.Uint64 // flow export datagrams read, the cut ones too
-	Records   atomic.Uint64
-	Packets   atomic.Uint64 // of the records, times the sampling interval
-	Bytes     atomic.Uint64 // likewise; layer 3
-	Hits      atomic.Uint64 // records of which packets were selected
-	Lost      atomic.Uint64 // hits that found the queue to the cold side full
-	Overrun   atomic.Uint64 // datagrams that the kernel dropped, as we did not keep up
-	Untaken   atomic.Uint64 // samples that sFlow agents had no resources for, by their word
-	Evicted   atomic.Uint64 // observation domains and templates that made room for others
-	Drops     [Reasons]atomic.Uint64
-}
-
 // Options of a Feed.
 type Options struct {
 	Selector *selector.Selector
-	// Hits is where they go; the caller owns it. If the feed may Wait, it blocks
-	// while the channel is full, until the context is done: a file can wait. The
-	// others drop the hit and count it.
-	Hits chan<- Hit
-	Wait bool
+	Sink     Sink
 	// Exporters is how many are remembered, at least 1: their templates, their
 	// sampling, their counters.
 	Exporters int
@@ -63,11 +34,10 @@ type Interval struct {
 // A Feed takes flow export datagrams to the selector. It belongs to one
 // goroutine; its Counters and Exporters do not.
 type Feed struct {
-	Counters  Counters
+	outlet
 	Exporters *Exporters
 
 	o       Options
-	ctx     context.Context
 	netflow *netflow.Decoder
 	sflow   *sflow.Decoder
 	emit    func(*flow.Record)
@@ -84,7 +54,8 @@ type Feed struct {
 
 // NewFeed returns a feed.
 func NewFeed(ctx context.Context, o Options) *Feed {
-	f := &Feed{o: o, ctx: ctx, netflow: netflow.NewDecoder(o.Exporters), sflow: sflow.NewDecoder(), Exporters: newExporters(o.Exporters)}
+	f := &Feed{outlet: outlet{sink: o.Sink, ctx: ctx}, o: o,
+		netflow: netflow.NewDecoder(o.Exporters), sflow: sflow.NewDecoder(), Exporters: newExporters(o.Exporters)}
 	f.emit = f.record
 	return f
 }
@@ -176,6 +147,7 @@ func (f *Feed) record(r *flow.Record) {
 		f.bytes += min(bytes, most)
 	}
 	if k := f.o.Selector.Take(packets); k != 0 {
+		f.flush() // what the sender may spend must not lag behind the hit
 		f.hit(r, k)
 	}
 }
@@ -198,32 +170,6 @@ func sum(a, b uint64) uint64 {
 		return math.MaxUint64
 	}
 	return a + b
-}
-
-// add is for counters with one writer: it is cheaper than an atomic addition.
-func add(c *atomic.Uint64, n uint64) {
-	if n != 0 {
-		c.Store(sum(c.Load(), n))
-	}
-}
-
-func (f *Feed) hit(r *flow.Record, k uint64) {
-	f.flush() // what the sender may spend must not lag behind the hit
-	add(&f.Counters.Hits, 1)
-	h := Hit{Record: *r, Selected: k}
-	select {
-	case f.o.Hits <- h:
-		return
-	default:
-	}
-	if f.o.Wait {
-		select {
-		case f.o.Hits <- h:
-			return
-		case <-f.ctx.Done():
-		}
-	}
-	add(&f.Counters.Lost, 1)
 }
 
 // flush adds to the shared counters once a datagram: an atomic addition a

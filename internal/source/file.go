@@ -4,33 +4,75 @@ package source
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 
+	"github.com/overflowd/overflowd/internal/capture"
+	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/packet"
 	"github.com/overflowd/overflowd/internal/pcapfile"
+	"github.com/overflowd/overflowd/internal/selector"
 )
 
-// ReadFile takes the flow export datagrams of a capture file to the feed. It
-// stops at the end of the file, when ctx is done, or at the first error of the
-// file, which it returns: a file that is cut short was read to its last whole
-// record all the same.
-func ReadFile(ctx context.Context, r io.Reader, f *Feed) error {
+// Frames is what those of a capture file are.
+type Frames uint8
+
+const (
+	// Either: the first ones tell.
+	Either Frames = iota
+	// Exports are flow export datagrams that are to be decoded.
+	Exports
+	// Packets are those of flows.
+	Packets
+)
+
+// A File takes the frames of a capture file to the selector.
+type File struct {
+	Frames   Frames // Either until the first ones are read
+	Feed     *Feed  // takes exports
+	Watch    *Watch // takes packets
+	Selector *selector.Selector
+
+	view view
+}
+
+// A file of exports has them for the most part among its first lookAt frames, or
+// lookAtBytes.
+const (
+	lookAt      = 32
+	lookAtBytes = 64 << 10
+)
+
+// Read reads the file. It stops at the end, when ctx is done, or at the first
+// error of the file, which it returns: a file that is cut short was read to its
+// last whole record all the same.
+func (f *File) Read(ctx context.Context, r io.Reader) error {
 	file, err := pcapfile.NewReader(r)
 	if err != nil {
 		return err
 	}
+	f.view = view{thin: 1, selector: f.Selector, record: flow.Record{Source: flow.Source{Protocol: flow.Capture}}}
 	defer f.finish()
+	var first []pcapfile.Packet
 	var p pcapfile.Packet
-	var d packet.Datagram
 	for n := 0; ; n++ {
 		end := file.Next(&p)
 		if end == nil || len(p.Data) > 0 && errors.Is(end, pcapfile.ErrTruncated) {
-			if err := packet.ParseUDP(p.LinkType, p.Data, &d); err != nil {
-				add(&f.Counters.Drops[frameReason(err)], 1)
+			if f.Frames == Either {
+				first = append(first, p)
+				first[len(first)-1].Data = slices.Clone(p.Data)
 			} else {
-				f.receive(d.Src, p.Time/1e9, d.Payload)
+				f.take(&p)
 			}
+		}
+		if len(first) > 0 && (end != nil || len(first) == lookAt || size(first) > lookAtBytes) {
+			f.Frames = guess(first)
+			for i := range first {
+				f.take(&first[i])
+			}
+			first = nil
 		}
 		if end == io.EOF {
 			return nil
@@ -38,9 +80,38 @@ func ReadFile(ctx context.Context, r io.Reader, f *Feed) error {
 		if end != nil {
 			return end
 		}
-		if n%256 == 0 && ctx.Err() != nil {
-			return nil
+		if n%256 == 0 {
+			f.Watch.flush()
+			if ctx.Err() != nil {
+				return nil
+			}
 		}
+	}
+}
+
+func (f *File) finish() {
+	f.Feed.finish()
+	f.Watch.flush()
+}
+
+func size(packets []pcapfile.Packet) (n int) {
+	for i := range packets {
+		n += len(packets[i].Data)
+	}
+	return n
+}
+
+func (f *File) take(p *pcapfile.Packet) {
+	if f.Frames == Packets {
+		f.view.link = p.LinkType
+		f.Watch.see(&f.view, &capture.Frame{Data: p.Data, Length: p.Length, Time: p.Time / 1e6})
+		return
+	}
+	var d packet.Datagram
+	if err := packet.ParseUDP(p.LinkType, p.Data, &d); err != nil {
+		add(&f.Feed.Counters.Drops[frameReason(err)], 1)
+	} else {
+		f.Feed.receive(d.Src, p.Time/1e9, d.Payload)
 	}
 }
 
@@ -55,4 +126,44 @@ func frameReason(err error) Reason {
 		return LinkType
 	}
 	return Unreadable
+}
+
+// guess tells what the frames of a file are by its first ones.
+func guess(first []pcapfile.Packet) Frames {
+	exports := 0
+	var d packet.Datagram
+	for i := range first {
+		if packet.ParseUDP(first[i].LinkType, first[i].Data, &d) == nil && looksLikeExport(d.Payload) {
+			exports++
+		}
+	}
+	if 2*exports > len(first) {
+		return Exports
+	}
+	return Packets
+}
+
+// looksLikeExport tells whether a datagram begins as those of the protocols that
+// are read do.
+func looksLikeExport(b []byte) bool {
+	if len(b) < 24 {
+		return false
+	}
+	be := binary.BigEndian
+	count := be.Uint16(b[2:])
+	set := func(at int, lowest uint16) bool {
+		id, length := be.Uint16(b[at:]), be.Uint16(b[at+2:])
+		return length >= 4 && (id == lowest || id == lowest+1 || id >= 256)
+	}
+	switch be.Uint16(b) {
+	case 0: // sFlow, with the agent's address of IPv4 or IPv6
+		return count == 5 && be.Uint32(b[4:])-1 < 2
+	case 1, 5, 7:
+		return count >= 1 && count <= 30
+	case 9:
+		return count >= 1 && set(20, 0)
+	case 10:
+		return count >= 16+4 && set(16, 2)
+	}
+	return false
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/netip"
@@ -26,8 +27,14 @@ import (
 // exporter is where datagrams come from, if it does not matter.
 var exporter = netip.MustParseAddrPort("192.0.2.1:2055")
 
+// readExports reads a capture file of flow export datagrams.
+func readExports(r io.Reader, feed *Feed) error {
+	f := File{Frames: Exports, Feed: feed, Watch: NewWatch(context.Background(), Sink{}, 1)}
+	return f.Read(context.Background(), r)
+}
+
 func newFeed(s *selector.Selector, hits chan<- Hit, wait bool) *Feed {
-	return NewFeed(context.Background(), Options{Selector: s, Hits: hits, Wait: wait, Exporters: 8})
+	return NewFeed(context.Background(), Options{Selector: s, Sink: Sink{hits, wait}, Exporters: 8})
 }
 
 // read reads a capture file with a rate of 1 and returns all records.
@@ -43,7 +50,7 @@ func read(t testing.TB, file string) (*Feed, []flow.Record, error) {
 	}
 	hits := make(chan Hit, 1<<17)
 	feed := newFeed(s, hits, true)
-	err = ReadFile(context.Background(), f, feed)
+	err = readExports(f, feed)
 	close(hits)
 	var records []flow.Record
 	for h := range hits {
@@ -180,7 +187,7 @@ func TestTheMeanNumberOfTracersOverSeeds(t *testing.T) {
 	for seed := range seeds {
 		s, _ := selector.NewSeeded(1e-5, [32]byte{byte(seed), 1})
 		hits := make(chan Hit, 1000)
-		ReadFile(context.Background(), bytes.NewReader(file), newFeed(s, hits, true))
+		readExports(bytes.NewReader(file), newFeed(s, hits, true))
 		close(hits)
 		for h := range hits {
 			total += h.Selected

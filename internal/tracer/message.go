@@ -65,7 +65,7 @@ func (r *reader) message(root *value, key PublicKey) *Message {
 		m.SourceType = r.text(source, "type")
 		m.Flow.Source.Version = uint8(r.uint(source, "version", 8))
 	}
-	for _, p := range []flow.Protocol{flow.NetFlow, flow.IPFIX, flow.SFlow} {
+	for _, p := range []flow.Protocol{flow.NetFlow, flow.IPFIX, flow.SFlow, flow.Capture, flow.Conntrack} {
 		if m.SourceType == p.String() {
 			m.Flow.Source.Protocol = p
 		}

@@ -63,7 +63,9 @@ func (t *Tracer) AppendMessage(dst []byte) []byte {
 	f := &t.Flow
 	dst = append(dst, `{"flowdata":{"sourcetype":{"type":`...)
 	dst = AppendString(dst, f.Source.Protocol.String())
-	dst = appendUint(dst, `,"version":`, uint64(f.Source.Version))
+	if f.Source.Version != 0 {
+		dst = appendUint(dst, `,"version":`, uint64(f.Source.Version))
+	}
 	dst = append(dst, `},"data":{"saddr":"`...)
 	dst = f.SrcAddr().AppendTo(dst)
 	dst = append(dst, `","daddr":"`...)

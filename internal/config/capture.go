@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/overflowd/overflowd/internal/source"
+)
+
+// maxFlows keeps the table below 1 GB.
+const maxFlows = 10_000_000
+
+func (r *raw) capturing(c *Config) error {
+	switch r.frames {
+	case "":
+	case "export":
+		c.Frames = source.Exports
+	case "packets":
+		c.Frames = source.Packets
+	default:
+		return fmt.Errorf("--frames %q is neither export nor packets", r.frames)
+	}
+	if r.frames != "" && r.pcapFile == "" {
+		return errors.New("--frames is of the file of --pcapfile")
+	}
+	n, err := strconv.ParseUint(r.flows, 10, 32)
+	if err != nil || n == 0 || n > maxFlows {
+		return fmt.Errorf("--flows %q is not a number from 1 to %d", r.flows, maxFlows)
+	}
+	c.Flows = int(n)
+	if err := r.thinning(c); err != nil {
+		return err
+	}
+	for _, text := range r.interfaces {
+		i := source.Interface{Name: text}
+		if name, role, ok := strings.Cut(text, ":"); ok {
+			switch i.Name = name; role {
+			case "wan":
+				i.Role = source.WAN
+			case "lan":
+				i.Role = source.LAN
+			default:
+				return fmt.Errorf("--interface %q: the role is neither wan nor lan", text)
+			}
+		}
+		if i.Name == "" || len(i.Name) > 15 || strings.ContainsAny(i.Name, "/ \t\n") {
+			return fmt.Errorf("--interface %q is not the name of an interface", text)
+		}
+		for _, other := range c.Interfaces {
+			if other.Name == i.Name {
+				return fmt.Errorf("--interface %s is there twice", i.Name)
+			}
+		}
+		c.Interfaces = append(c.Interfaces, i)
+	}
+	if len(c.Interfaces) > source.MaxInterfaces {
+		return fmt.Errorf("--interface is there more than %d times", source.MaxInterfaces)
+	}
+	return nil
+}
+
+func (r *raw) thinning(c *Config) error {
+	if r.thin == "auto" {
+		c.Thin, c.ThinAuto = 1, true
+		return nil
+	}
+	n, err := strconv.ParseUint(r.thin, 10, 32)
+	if err != nil || n == 0 {
+		return fmt.Errorf("--thin %q is neither a number from 1 nor auto", r.thin)
+	}
+	if most := math.Floor(1/c.Rate + 1e-6); float64(n) > most {
+		return fmt.Errorf("--thin %d leaves fewer packets than --rate %s selects: it is at most %.0f", n, r.rate, most)
+	}
+	c.Thin = uint32(n)
+	if n > 1 && len(r.interfaces) == 0 {
+		return errors.New("--thin is of the packets of --interface")
+	}
+	return nil
+}
