@@ -11,10 +11,9 @@
 package flowtable
 
 import (
-	"hash/maphash"
 	"math"
+	"math/bits"
 	"time"
-	"unsafe"
 
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/packet"
@@ -36,20 +35,22 @@ type Table struct {
 	// before they were over.
 	Flows, Evicted uint64
 
-	seed    maphash.Seed
-	sets    []set
-	entries []Entry // of a set, one behind the other
-	clock   uint32  // counts packets
+	seed  seed
+	sets  []set
+	clock uint32 // counts packets
 }
 
-// set is what tells the entries of a set apart without touching them.
+// set is where a key may be.
 type set struct {
-	tags [ways]uint16 // of the hashes
-	seen [ways]uint32 // Table.clock of the last packet
+	// tags are parts of the hashes, 8 bits of each entry, the first one lowest:
+	// they tell most of the entries apart without touching them.
+	tags    uint64
+	seen    [ways]uint32 // Table.clock of the last packet
+	entries [ways]Entry
 }
 
 // An Entry is one direction of a flow at one port. It has 72 bytes, which with
-// its share of the set makes 78.
+// its share of the set makes 77.
 type Entry struct {
 	flow.Key
 	known    uint8 // flow.Field, the lowest bits
@@ -74,46 +75,61 @@ const fields = flow.HasPorts | flow.HasTOS | flow.HasTCPFlags | flow.HasTTL
 
 // Packets as they are added to a flow.
 type Packets struct {
-	// Packet tells the key and what else there is of the headers.
-	*packet.Packet
+	// Packet tells the key and what else there is of the headers; its Bytes are
+	// not looked at.
+	packet.Packet
 	Port  Port
-	Time  int64 // ms since the Unix epoch
 	Count uint32
-	Bytes uint64 // of layer 3
+	Bytes uint64 // of layer 3, of all of them
+	Time  int64  // ms since the Unix epoch
 }
 
 // New returns a table of that many flows, at least 1, rounded up to whole sets.
 func New(flows int) *Table {
-	n := (max(flows, 1) + ways - 1) / ways
-	return &Table{seed: maphash.MakeSeed(), sets: make([]set, n), entries: make([]Entry, n*ways)}
+	return &Table{seed: newSeed(), sets: make([]set, (max(flows, 1)+ways-1)/ways)}
 }
 
 // Size returns the number of flows for which there is room.
-func (t *Table) Size() int { return len(t.entries) }
+func (t *Table) Size() int { return len(t.sets) * ways }
 
 // Add counts packets and returns the entry of their flow, which is valid until
 // the next call. It does not allocate.
 func (t *Table) Add(p *Packets) *Entry {
-	i, tag := t.place(&p.Key)
-	s, entries := &t.sets[i], (*[ways]Entry)(t.entries[i*ways:])
+	hash := t.seed.hash(&p.Key)
+	s := &t.sets[hash>>32*uint64(len(t.sets))>>32]
+	tag := hash >> 24 & 0xff // other bits than the set's, unless there are very many of them
 	t.clock++
-	for w := range s.tags {
-		if s.tags[w] == tag {
-			if e := &entries[w]; e.Key == p.Key && e.port == p.Port && e.packets != 0 {
-				s.seen[w] = t.clock
-				e.add(t, p)
-				return e
-			}
+	// The lanes of the tag become zero, and get their top bit set; so perhaps do
+	// some above them.
+	const ones, tops = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
+	x := s.tags ^ tag*ones
+	for found := (x - ones) &^ x & tops; found != 0; found &= found - 1 {
+		w := bits.TrailingZeros64(found) / 8 % ways
+		e := &s.entries[w]
+		a, b := wordsOf(&e.Key), wordsOf(&p.Key)
+		if (a.addresses[0]^b.addresses[0])|(a.addresses[1]^b.addresses[1])|
+			(a.addresses[2]^b.addresses[2])|(a.addresses[3]^b.addresses[3]) == 0 &&
+			a.ports == b.ports && a.protocol == b.protocol && e.port == p.Port && e.packets != 0 {
+			s.seen[w] = t.clock
+			e.add(t, p)
+			return e
 		}
 	}
+	return t.replace(s, tag, p)
+}
+
+// replace gives the packets' flow the entry that was not seen for the longest
+// time.
+func (t *Table) replace(s *set, tag uint64, p *Packets) *Entry {
 	oldest, age := 0, t.clock-s.seen[0]
 	for w := 1; w < ways; w++ {
 		if a := t.clock - s.seen[w]; a > age {
 			oldest, age = w, a
 		}
 	}
-	s.tags[oldest], s.seen[oldest] = tag, t.clock
-	e := &entries[oldest]
+	s.tags = s.tags&^(0xff<<(8*oldest)) | tag<<(8*oldest)
+	s.seen[oldest] = t.clock
+	e := &s.entries[oldest]
 	if e.packets != 0 && !e.over(p.Time) {
 		t.Evicted++
 	}
@@ -122,18 +138,15 @@ func (t *Table) Add(p *Packets) *Entry {
 	return e
 }
 
-// place returns the set of a key, and what tells it from most others there.
-func (t *Table) place(k *flow.Key) (set int, tag uint16) {
-	hash := maphash.Bytes(t.seed, (*[unsafe.Sizeof(*k)]byte)(unsafe.Pointer(k))[:])
-	return int(hash >> 32 * uint64(len(t.sets)) >> 32), uint16(hash)
-}
-
 // Forget ends the flows of a port.
 func (t *Table) Forget(port Port) {
-	for i := range t.entries {
-		if t.entries[i].port == port {
-			t.entries[i].packets = 0
-			t.sets[i/ways].seen[i%ways] = t.clock - math.MaxUint32/2
+	for i := range t.sets {
+		s := &t.sets[i]
+		for w := range s.entries {
+			if s.entries[w].port == port {
+				s.entries[w].packets = 0
+				s.seen[w] = t.clock - math.MaxUint32/2
+			}
 		}
 	}
 }
@@ -156,21 +169,38 @@ func (e *Entry) begin(t *Table, p *Packets) {
 }
 
 func (e *Entry) add(t *Table, p *Packets) {
-	if e.over(p.Time) || e.packets > math.MaxUint32-p.Count {
+	age := p.Time - e.first
+	if uint64(age)-uint64(e.duration) <= uint64(Idle/time.Millisecond) && age <= int64(Active/time.Millisecond) {
+		e.duration = uint32(age)
+	} else if !e.turn(p.Time) {
 		e.begin(t, p)
 		return
 	}
-	if d := p.Time - e.first; d > int64(e.duration) {
-		e.duration = uint32(d)
-	} else if d < 0 {
-		e.first, e.duration = p.Time, e.duration+uint32(-d)
+	if e.packets > math.MaxUint32-p.Count {
+		e.begin(t, p)
+		return
 	}
 	e.packets += p.Count
 	e.bytes += p.Bytes
 	e.known |= uint8(p.Known & fields)
 	e.tcpFlags |= p.TCPFlags
-	e.ttl = min(e.ttl, p.TTL)
-	e.maxTTL = max(e.maxTTL, p.TTL)
+	if p.TTL < e.ttl {
+		e.ttl = p.TTL
+	} else if p.TTL > e.maxTTL {
+		e.maxTTL = p.TTL
+	}
+}
+
+// turn is for a packet that comes out of turn, and tells whether it is of the
+// flow at all.
+func (e *Entry) turn(now int64) bool {
+	if e.over(now) {
+		return false
+	}
+	if age := now - e.first; age < 0 {
+		e.first, e.duration = now, e.duration+uint32(-age)
+	}
+	return true
 }
 
 // Fill writes what is known of the flow into a record, whose other fields it

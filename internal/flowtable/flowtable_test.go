@@ -20,7 +20,7 @@ const start = 1_790_000_000_000
 
 // one is a packet of the n-th flow.
 func one(n uint32, at time.Duration) *Packets {
-	p := &packet.Packet{Key: flow.Key{SrcPort: 1024, DstPort: 443, Protocol: 6, Family: flow.IPv4}}
+	p := packet.Packet{Key: flow.Key{SrcPort: 1024, DstPort: 443, Protocol: 6, Family: flow.IPv4}}
 	binary.BigEndian.PutUint32(p.Src[:], n)
 	p.Known = flow.HasPorts | flow.HasTOS | flow.HasTTL | flow.HasTCPFlags | flow.HasBytes
 	p.TTL, p.TCPFlags, p.TOS = 64, 2, 8
@@ -175,7 +175,7 @@ func TestKeysSpreadOverTheSets(t *testing.T) {
 	for name, key := range map[string]func(p *Packets, i uint32){
 		"sources":      func(p *Packets, i uint32) { binary.BigEndian.PutUint32(p.Src[:], i) },
 		"networks":     func(p *Packets, i uint32) { binary.BigEndian.PutUint32(p.Src[:], i<<12) },
-		"destinations": func(p *Packets, i uint32) { binary.LittleEndian.PutUint32(p.Dst[12:], i) },
+		"destinations": func(p *Packets, i uint32) { p.Family = flow.IPv6; binary.LittleEndian.PutUint32(p.Dst[12:], i) },
 		"ports":        func(p *Packets, i uint32) { p.SrcPort, p.DstPort = uint16(i), uint16(i>>16) },
 	} {
 		const sets, keys = 1024, 100_000
@@ -185,8 +185,7 @@ func TestKeysSpreadOverTheSets(t *testing.T) {
 		p := one(0, 0)
 		for i := range uint32(keys) {
 			key(p, i)
-			a, _ := table.place(&p.Key)
-			b, _ := other.place(&p.Key)
+			a, b := table.seed.hash(&p.Key)>>32*sets>>32, other.seed.hash(&p.Key)>>32*sets>>32
 			counts[a]++
 			if a == b {
 				same++
@@ -206,8 +205,29 @@ func TestKeysSpreadOverTheSets(t *testing.T) {
 	}
 }
 
+// TestWordsHoldAllOfAKey: what tells two keys apart tells their words apart.
+func TestWordsHoldAllOfAKey(t *testing.T) {
+	if a, b := unsafe.Offsetof(words{}.protocol)+2, unsafe.Sizeof(flow.Key{}); a != b {
+		t.Fatalf("words have %d bytes, a key %d", a, b)
+	}
+	for i := range unsafe.Sizeof(flow.Key{}) {
+		table := New(64)
+		p := one(1, 0)
+		p.Family = flow.IPv6
+		h := table.seed.hash(&p.Key)
+		table.Add(p)
+		(*[unsafe.Sizeof(flow.Key{})]byte)(unsafe.Pointer(&p.Key))[i] ^= 0x40
+		if r := record(table.Add(p)); r.Packets != 1 {
+			t.Errorf("byte %d of a key is not looked at", i)
+		}
+		if i != unsafe.Offsetof(flow.Key{}.Family) && table.seed.hash(&p.Key) == h {
+			t.Errorf("byte %d of a key is not hashed", i)
+		}
+	}
+}
+
 func TestAnEntryHas64To80Bytes(t *testing.T) {
-	share := unsafe.Sizeof(Entry{}) + unsafe.Sizeof(set{})/ways
+	share := unsafe.Sizeof(set{}) / ways
 	if share < 64 || share > 80 {
 		t.Errorf("an entry takes %d bytes", share)
 	}

@@ -593,6 +593,11 @@ func FuzzParse(f *testing.F) {
 		if p.Fragment && p.Known&flow.HasPorts != 0 {
 			t.Error("a later fragment has ports")
 		}
+		// There is a short way and a long one.
+		var long Packet
+		if err := long.parse(LinkType(link), frame); err != nil || long != p {
+			t.Errorf("%+v, the long way %+v: %v", p, long, err)
+		}
 		// The datagram that is found is of the flow that is found.
 		var d Datagram
 		if ParseUDP(LinkType(link), frame, &d) == nil &&

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 
 	"github.com/overflowd/overflowd/internal/packet"
 )
@@ -51,7 +52,7 @@ type Reader struct {
 	base     int64 // offset in the file of buf[0]
 	err      error // of r, once it gave one
 
-	next func(*Packet) error
+	isNG bool // pcapng
 	big  bool
 	pcap classic
 	ng   ng
@@ -109,7 +110,12 @@ func describe(b []byte) string {
 // Next reads the next packet. It returns io.EOF at the end of the file. With
 // ErrTruncated, p holds what there is of a last packet, Data being empty if that
 // is nothing. After an error there is nothing more to read.
-func (r *Reader) Next(p *Packet) error { return r.next(p) }
+func (r *Reader) Next(p *Packet) error {
+	if r.isNG {
+		return r.nextNG(p)
+	}
+	return r.nextClassic(p)
+}
 
 // peek returns the next n bytes without passing them, n <= MaxPacket + 64. If
 // there are fewer, it returns them with io.EOF or the error of the file.
@@ -203,27 +209,28 @@ func (r *Reader) openClassic(magic uint32, big bool) error {
 		r.pcap.header = 24
 	}
 	r.pos += 24
-	r.next = r.nextClassic
 	return nil
 }
 
 func (r *Reader) nextClassic(p *Packet) error {
 	header := r.pcap.header
-	b, err := r.peek(header)
-	if err != nil {
-		p.Data = nil
-		if err == io.EOF && len(b) == 0 {
-			return io.EOF
+	b := r.buf[r.pos:r.end]
+	if len(b) < header {
+		var err error
+		if b, err = r.fill(header); err != nil {
+			p.Data = nil
+			if err == io.EOF && len(b) == 0 {
+				return io.EOF
+			}
+			return r.short(err)
 		}
-		return r.short(err)
 	}
-	var seconds, fraction, captured, length uint32
+	h := (*[16]byte)(b)
+	seconds, fraction := binary.LittleEndian.Uint32(h[0:]), binary.LittleEndian.Uint32(h[4:])
+	captured, length := binary.LittleEndian.Uint32(h[8:]), binary.LittleEndian.Uint32(h[12:])
 	if r.big {
-		seconds, fraction = binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
-		captured, length = binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:])
-	} else {
-		seconds, fraction = binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
-		captured, length = binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
+		seconds, fraction = bits.ReverseBytes32(seconds), bits.ReverseBytes32(fraction)
+		captured, length = bits.ReverseBytes32(captured), bits.ReverseBytes32(length)
 	}
 	if captured > MaxPacket {
 		p.Data = nil
@@ -232,11 +239,17 @@ func (r *Reader) nextClassic(p *Packet) error {
 	p.LinkType = r.pcap.link
 	p.Time = int64(seconds)*1e9 + int64(fraction)*r.pcap.perTick
 	p.Length = length
-	b, err = r.peek(header + int(captured))
-	r.pos += len(b)
-	p.Data = b[header:]
-	if err != nil {
-		return r.short(err)
+	size := header + int(captured)
+	if len(b) < size {
+		var err error
+		b, err = r.fill(size)
+		if err != nil {
+			r.pos += len(b)
+			p.Data = b[header:]
+			return r.short(err)
+		}
 	}
+	r.pos += size
+	p.Data = b[header:size]
 	return nil
 }

@@ -42,7 +42,7 @@ type netInterface struct {
 }
 
 func (r *Reader) openNG() error {
-	r.next = r.nextNG
+	r.isNG = true
 	if err := r.section(); err != nil {
 		return fmt.Errorf("%w: pcapng section header: %w", ErrNotCapture, err)
 	}

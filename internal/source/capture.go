@@ -231,15 +231,16 @@ func (c *Capture) drain(t *tap) bool {
 	var f capture.Frame
 	for n := 0; n < maxDrain && t.ring.Next(&f); n++ {
 		if t.from != 0 && f.Nanoseconds() >= t.from {
+			c.flush(&t.in)
 			c.scale(t, t.next)
 		}
 		v := &t.in
 		if f.Outgoing {
 			v = &t.out
 		}
-		c.see(v, &f)
+		c.see(v, f.Data, f.Length, f.Time, f.VLAN, f.Segment)
 	}
-	c.flush()
+	c.flush(&t.in)
 	return t.ring.Full() != full
 }
 

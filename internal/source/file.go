@@ -9,7 +9,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/overflowd/overflowd/internal/capture"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/packet"
 	"github.com/overflowd/overflowd/internal/pcapfile"
@@ -55,33 +54,17 @@ func (f *File) Read(ctx context.Context, r io.Reader) error {
 	}
 	f.view = view{thin: 1, selector: f.Selector, record: flow.Record{Source: flow.Source{Protocol: flow.Capture}}}
 	defer f.finish()
-	var first []pcapfile.Packet
 	var p pcapfile.Packet
+	if end := f.begin(file, &p); end != nil {
+		return f.end(end, &p)
+	}
 	for n := 0; ; n++ {
-		end := file.Next(&p)
-		if end == nil || len(p.Data) > 0 && errors.Is(end, pcapfile.ErrTruncated) {
-			if f.Frames == Either {
-				first = append(first, p)
-				first[len(first)-1].Data = slices.Clone(p.Data)
-			} else {
-				f.take(&p)
-			}
+		if end := file.Next(&p); end != nil {
+			return f.end(end, &p)
 		}
-		if len(first) > 0 && (end != nil || len(first) == lookAt || size(first) > lookAtBytes) {
-			f.Frames = guess(first)
-			for i := range first {
-				f.take(&first[i])
-			}
-			first = nil
-		}
-		if end == io.EOF {
-			return nil
-		}
-		if end != nil {
-			return end
-		}
+		f.take(&p)
 		if n%256 == 0 {
-			f.Watch.flush()
+			f.Watch.flush(&f.view)
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -89,24 +72,53 @@ func (f *File) Read(ctx context.Context, r io.Reader) error {
 	}
 }
 
-func (f *File) finish() {
-	f.Feed.finish()
-	f.Watch.flush()
+// begin finds out what the frames are, unless one knows, by the first ones, and
+// takes those. It returns what the reader does at last.
+func (f *File) begin(file *pcapfile.Reader, p *pcapfile.Packet) (end error) {
+	var first []pcapfile.Packet
+	for size := 0; f.Frames == Either && len(first) < lookAt && size < lookAtBytes && end == nil; {
+		if end = file.Next(p); end == nil || len(p.Data) > 0 && errors.Is(end, pcapfile.ErrTruncated) {
+			size += len(p.Data)
+			first = append(first, *p)
+			first[len(first)-1].Data = slices.Clone(p.Data)
+		}
+	}
+	if f.Frames == Either {
+		f.Frames = guess(first)
+	}
+	for i := range first {
+		f.take(&first[i])
+	}
+	p.Data = nil
+	return end
 }
 
-func size(packets []pcapfile.Packet) (n int) {
-	for i := range packets {
-		n += len(packets[i].Data)
+// end takes what there is of a last frame that is cut.
+func (f *File) end(end error, p *pcapfile.Packet) error {
+	if len(p.Data) > 0 && errors.Is(end, pcapfile.ErrTruncated) {
+		f.take(p)
 	}
-	return n
+	if end == io.EOF {
+		return nil
+	}
+	return end
+}
+
+func (f *File) finish() {
+	f.Feed.finish()
+	f.Watch.flush(&f.view)
 }
 
 func (f *File) take(p *pcapfile.Packet) {
 	if f.Frames == Packets {
 		f.view.link = p.LinkType
-		f.Watch.see(&f.view, &capture.Frame{Data: p.Data, Length: p.Length, Time: p.Time / 1e6})
+		f.Watch.see(&f.view, p.Data, p.Length, p.Time/1e6, 0, 0)
 		return
 	}
+	f.decode(p)
+}
+
+func (f *File) decode(p *pcapfile.Packet) {
 	var d packet.Datagram
 	if err := packet.ParseUDP(p.LinkType, p.Data, &d); err != nil {
 		add(&f.Feed.Counters.Drops[frameReason(err)], 1)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"sync/atomic"
 
-	"github.com/overflowd/overflowd/internal/capture"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/flowtable"
 	"github.com/overflowd/overflowd/internal/packet"
@@ -19,9 +18,7 @@ type Watch struct {
 	outlet
 	table *flowtable.Table
 
-	// Of the packet at hand.
-	headers packet.Packet
-	adding  flowtable.Packets
+	packet flowtable.Packets // at hand
 
 	// What is not yet in the counters, nor in those of the interface at hand if
 	// it has any.
@@ -36,9 +33,7 @@ type counted struct{ packets, bytes atomic.Uint64 }
 
 // NewWatch returns a watch with a table of so many flows.
 func NewWatch(ctx context.Context, sink Sink, flows int) *Watch {
-	w := &Watch{outlet: outlet{sink: sink, ctx: ctx}, table: flowtable.New(flows)}
-	w.adding.Packet = &w.headers
-	return w
+	return &Watch{outlet: outlet{sink: sink, ctx: ctx}, table: flowtable.New(flows)}
 }
 
 // Flows returns the number of flows for which there is room.
@@ -56,30 +51,27 @@ type view struct {
 	record flow.Record
 }
 
-// see takes a frame.
-func (w *Watch) see(v *view, f *capture.Frame) {
-	p := &w.headers
-	if err := packet.Parse(v.link, f.Data, p); err != nil {
+// see takes a frame, of which data was captured and length bytes were there, at
+// a time in ms since the Unix epoch.
+func (w *Watch) see(v *view, data []byte, length uint32, time int64, vlan, segment uint16) {
+	p := &w.packet
+	if err := packet.Parse(v.link, data, &p.Packet); err != nil {
 		w.drops[packetReason(err)]++
 		w.dropped = true
 		return
 	}
-	if f.VLAN != 0 {
-		p.VLAN = f.VLAN
+	if vlan != 0 {
+		p.VLAN = vlan
 	}
-	if p.Known&flow.HasBytes == 0 && f.Length > uint32(len(f.Data)) {
-		p.Bytes += f.Length - uint32(len(f.Data)) // see packet.Packet
+	p.Port, p.Time, p.Count, p.Bytes = v.port, time, 1, uint64(p.Packet.Bytes)
+	if p.Known&flow.HasBytes == 0 || segment != 0 {
+		w.measure(data, length, segment)
 	}
-	a := &w.adding
-	a.Port, a.Time, a.Count, a.Bytes = v.port, f.Time, 1, uint64(p.Bytes)
-	if f.Segment != 0 {
-		a.Count, a.Bytes = p.Segments(f.Segment)
-	}
-	e := w.table.Add(a)
-	w.packets += uint64(a.Count) * uint64(v.thin)
-	w.bytes += a.Bytes * uint64(v.thin)
-	if k := v.selector.Take(uint64(a.Count)); k != 0 {
-		w.flush() // what the sender may spend must not lag behind the hit
+	e := w.table.Add(p)
+	w.packets += uint64(p.Count)
+	w.bytes += p.Bytes
+	if k := v.selector.Take(uint64(p.Count)); k != 0 {
+		w.flush(v) // what the sender may spend must not lag behind the hit
 		r := v.record
 		e.Fill(&r)
 		r.Interval = v.thin
@@ -87,13 +79,25 @@ func (w *Watch) see(v *view, f *capture.Frame) {
 	}
 }
 
-// flush adds to the shared counters, once for many packets.
-func (w *Watch) flush() {
-	add(&w.Counters.Packets, w.packets)
-	add(&w.Counters.Bytes, w.bytes)
+// measure counts the bytes that the header does not tell, and the packets that
+// one stands for.
+func (w *Watch) measure(data []byte, length uint32, segment uint16) {
+	p := &w.packet
+	if p.Known&flow.HasBytes == 0 && length > uint32(len(data)) {
+		p.Packet.Bytes += length - uint32(len(data)) // see packet.Packet
+	}
+	p.Count, p.Bytes = p.Segments(segment)
+}
+
+// flush adds what was seen of a view to the shared counters, once for many
+// packets.
+func (w *Watch) flush(v *view) {
+	packets, bytes := w.packets*uint64(v.thin), w.bytes*uint64(v.thin)
+	add(&w.Counters.Packets, packets)
+	add(&w.Counters.Bytes, bytes)
 	if w.also != nil {
-		add(&w.also.packets, w.packets)
-		add(&w.also.bytes, w.bytes)
+		add(&w.also.packets, packets)
+		add(&w.also.bytes, bytes)
 	}
 	w.packets, w.bytes = 0, 0
 	w.Counters.Flows.Store(w.table.Flows)
