@@ -169,58 +169,78 @@ func TestAFloodLeavesBusyFlows(t *testing.T) {
 	}
 }
 
-// TestKeysSpreadOverTheSets evenly, however alike they are: chi-square of 1023
-// degrees of freedom, whose law gives more than 1200 once in 10,000 times.
+// TestKeysSpreadOverTheSets evenly, however alike they are: chi-square of 4095
+// degrees of freedom has a mean of 4095 and a deviation of 90.
 func TestKeysSpreadOverTheSets(t *testing.T) {
 	for name, key := range map[string]func(p *Packets, i uint32){
-		"sources":      func(p *Packets, i uint32) { binary.BigEndian.PutUint32(p.Src[:], i) },
-		"networks":     func(p *Packets, i uint32) { binary.BigEndian.PutUint32(p.Src[:], i<<12) },
-		"destinations": func(p *Packets, i uint32) { p.Family = flow.IPv6; binary.LittleEndian.PutUint32(p.Dst[12:], i) },
-		"ports":        func(p *Packets, i uint32) { p.SrcPort, p.DstPort = uint16(i), uint16(i>>16) },
+		"sources":  func(p *Packets, i uint32) { binary.BigEndian.PutUint32(p.Src[:], i) },
+		"networks": func(p *Packets, i uint32) { binary.BigEndian.PutUint32(p.Src[:], i<<12) },
+		"hosts of IPv6": func(p *Packets, i uint32) {
+			p.Family = flow.IPv6
+			binary.LittleEndian.PutUint32(p.Dst[12:], i)
+		},
+		"ports": func(p *Packets, i uint32) { p.SrcPort, p.DstPort = uint16(i), uint16(i>>16) },
 	} {
-		const sets, keys = 1024, 100_000
+		const sets, mean = 4096, 3 // 1 set in 260 is full, and 1 in 900 overflows
 		table, other := New(sets*ways), New(sets*ways)
-		var counts [sets]float64
-		same := 0
 		p := one(0, 0)
-		for i := range uint32(keys) {
+		for i := range uint32(sets * mean) {
 			key(p, i)
-			a, b := table.seed.hash(&p.Key)>>32*sets>>32, other.seed.hash(&p.Key)>>32*sets>>32
-			counts[a]++
-			if a == b {
-				same++
+			table.Add(p)
+			other.Add(p)
+		}
+		chi, same := 0.0, 0
+		for i := range table.sets {
+			n := 0
+			for w := range ways {
+				if table.sets[i].entries[w].packets != 0 {
+					n++
+				}
+				if k := table.sets[i].entries[w].Key; k != (flow.Key{}) && k == other.sets[i].entries[0].Key {
+					same++
+				}
 			}
+			chi += float64((n-mean)*(n-mean)) / mean
 		}
-		chi := 0.0
-		for _, n := range counts {
-			const mean = keys / float64(sets)
-			chi += (n - mean) * (n - mean) / mean
-		}
-		if chi > 1300 {
+		if chi > 4095+6*90 {
 			t.Errorf("%s: chi-square %.0f", name, chi)
 		}
-		if same > 200 { // 98 by chance
-			t.Errorf("%s: %d of %d have the same set in two tables: the seed is not random", name, same, keys)
+		if same > 30 { // 3 by chance
+			t.Errorf("%s: in %d sets of two tables is the same key: the seed is not random", name, same)
 		}
 	}
 }
 
-// TestWordsHoldAllOfAKey: what tells two keys apart tells their words apart.
-func TestWordsHoldAllOfAKey(t *testing.T) {
-	if a, b := unsafe.Offsetof(words{}.protocol)+2, unsafe.Sizeof(flow.Key{}); a != b {
-		t.Fatalf("words have %d bytes, a key %d", a, b)
-	}
-	for i := range unsafe.Sizeof(flow.Key{}) {
-		table := New(64)
-		p := one(1, 0)
-		p.Family = flow.IPv6
-		h := table.seed.hash(&p.Key)
-		table.Add(p)
-		(*[unsafe.Sizeof(flow.Key{})]byte)(unsafe.Pointer(&p.Key))[i] ^= 0x40
-		if r := record(table.Add(p)); r.Packets != 1 {
-			t.Errorf("byte %d of a key is not looked at", i)
+// setOf returns the index of the set that holds a key.
+func setOf(t *Table, k *flow.Key) int {
+	for i := range t.sets {
+		for w := range ways {
+			if t.sets[i].entries[w].Key == *k {
+				return i
+			}
 		}
-		if i != unsafe.Offsetof(flow.Key{}.Family) && table.seed.hash(&p.Key) == h {
+	}
+	return -1
+}
+
+func TestAllOfAKeyIsLookedAt(t *testing.T) {
+	for i := range unsafe.Sizeof(flow.Key{}) {
+		same := 0
+		for range 4 { // seeds
+			table := New(4096)
+			p := one(1, 0)
+			p.Family = flow.IPv6
+			table.Add(p)
+			set := setOf(table, &p.Key)
+			(*[unsafe.Sizeof(flow.Key{})]byte)(unsafe.Pointer(&p.Key))[i] ^= 0x40
+			if r := record(table.Add(p)); r.Packets != 1 {
+				t.Errorf("byte %d of a key is not compared", i)
+			}
+			if setOf(table, &p.Key) == set { // 1 in 512 by chance
+				same++
+			}
+		}
+		if same == 4 {
 			t.Errorf("byte %d of a key is not hashed", i)
 		}
 	}

@@ -33,25 +33,14 @@ func newSeed() (s seed) {
 	return s
 }
 
-// words is a flow.Key as it is hashed and compared: as a whole, a key would be
-// compared by a function, and fields by fields. Keys have to be aligned to words
-// of 32 bits, as those in an Entry and in a packet.Packet are, beside such words.
-type words struct {
-	addresses [4]uint64
-	ports     uint32
-	protocol  uint16 // and family
-}
+// words are the addresses of a key as they are hashed and compared. They are of
+// 32 bits, as those of IPv4 were just written so, and wider loads would wait for
+// the writes. Keys have to be aligned to them, as those in an Entry and in a
+// packet.Packet are.
+func words(k *flow.Key) *[8]uint32 { return (*[8]uint32)(unsafe.Pointer(k)) }
 
-func wordsOf(k *flow.Key) *words { return (*words)(unsafe.Pointer(k)) }
-
-// hash is of a key. Its upper half is to be used for the set.
-func (s *seed) hash(k *flow.Key) uint64 {
-	a, w := (*[8]uint32)(unsafe.Pointer(k)), &s.words
-	x := wordsOf(k)
-	h := uint64(a[0]+w[0])*uint64(a[1]+w[1]) + uint64(a[4]+w[4])*uint64(a[5]+w[5]) +
-		uint64(x.ports+w[8])*uint64(uint32(x.protocol)+w[9])
-	if k.Family != flow.IPv4 { // whose other words are all 0
-		h += uint64(a[2]+w[2])*uint64(a[3]+w[3]) + uint64(a[6]+w[6])*uint64(a[7]+w[7])
-	}
-	return h * s.last
+// rest is NH of the words that are all 0 in keys of IPv4.
+func (s *seed) rest(a *[8]uint32) uint64 {
+	w := &s.words
+	return uint64(a[1]+w[4])*uint64(a[2]+w[5]) + uint64(a[3]+w[6])*uint64(a[5]+w[7]) + uint64(a[6]+w[8])*uint64(a[7]+w[9])
 }

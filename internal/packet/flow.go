@@ -44,12 +44,38 @@ type Packet struct {
 // the outer one.
 func Parse(link LinkType, frame []byte, p *Packet) error {
 	*p = Packet{}
-	if link == Ethernet && len(frame) >= usualSize && p.usual((*[usualSize]byte)(frame)) {
-		return nil
+	// The short way, in half of the instructions, for the frames that most are:
+	// Ethernet without a tag, IPv4 without options, no fragment, TCP or UDP, with
+	// at least the bytes of TCP's header.
+	const size = 14 + 20 + 20
+	if link != Ethernet || len(frame) < size {
+		return p.parse(link, frame)
 	}
-	return p.parse(link, frame)
+	h := (*[size]byte)(frame)
+	total := binary.BigEndian.Uint16(h[16:])
+	if binary.BigEndian.Uint16(h[12:]) != etherIPv4 || h[14] != 0x45 || total < size-14 || h[20]&0x3f|h[21] != 0 {
+		return p.parse(link, frame)
+	}
+	known, header := flow.HasTOS|flow.HasTTL|flow.HasBytes|flow.HasPorts, uint16(20)
+	switch h[23] {
+	case protoTCP:
+		known |= flow.HasTCPFlags
+		p.TCPFlags = h[47]
+		header += uint16(h[46] >> 4 * 4)
+	case protoUDP:
+	default:
+		return p.parse(link, frame)
+	}
+	*(*[4]byte)(p.Src[:]) = [4]byte(h[26:])
+	*(*[4]byte)(p.Dst[:]) = [4]byte(h[30:])
+	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(h[34:]), binary.BigEndian.Uint16(h[36:])
+	p.Protocol, p.Family = h[23], flow.IPv4
+	p.Known, p.Bytes = known, uint32(total)
+	p.TOS, p.TTL, p.header = h[15], h[22], header
+	return nil
 }
 
+// parse is the long way, for any frame.
 func (p *Packet) parse(link LinkType, frame []byte) error {
 	b, err := p.link(link, frame)
 	if p.Family == 0 {
@@ -57,36 +83,6 @@ func (p *Packet) parse(link LinkType, frame []byte) error {
 	}
 	p.transport(b)
 	return nil
-}
-
-// usualSize is that of the headers of Ethernet, IPv4 and TCP without options.
-const usualSize = 14 + 20 + 20
-
-// usual reads the frames that most are: Ethernet without a tag, IPv4 without
-// options, no fragment, TCP or UDP, with at least so many bytes. It does what
-// parse does, in half of the instructions, and nothing if the frame is another.
-func (p *Packet) usual(h *[usualSize]byte) bool {
-	total := binary.BigEndian.Uint16(h[16:])
-	protocol := h[23]
-	known := flow.HasTOS | flow.HasTTL | flow.HasBytes | flow.HasPorts
-	header := uint16(20)
-	switch {
-	case binary.BigEndian.Uint16(h[12:]) != etherIPv4 || h[14] != 0x45 || total < usualSize-14 || h[20]&0x3f|h[21] != 0:
-		return false
-	case protocol == protoTCP:
-		known |= flow.HasTCPFlags
-		p.TCPFlags = h[47]
-		header += uint16(h[46] >> 4 * 4)
-	case protocol != protoUDP:
-		return false
-	}
-	*(*[4]byte)(p.Src[:]) = [4]byte(h[26:])
-	*(*[4]byte)(p.Dst[:]) = [4]byte(h[30:])
-	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(h[34:]), binary.BigEndian.Uint16(h[36:])
-	p.Protocol, p.Family = protocol, flow.IPv4
-	p.Known, p.Bytes = known, uint32(total)
-	p.TOS, p.TTL, p.header = h[15], h[22], header
-	return true
 }
 
 // transport reads ports and flags of a layer-4 header, of which any part may be

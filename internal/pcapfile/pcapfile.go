@@ -114,7 +114,45 @@ func (r *Reader) Next(p *Packet) error {
 	if r.isNG {
 		return r.nextNG(p)
 	}
-	return r.nextClassic(p)
+	header := r.pcap.header
+	b := r.buf[r.pos:r.end]
+	if len(b) < header {
+		var err error
+		if b, err = r.fill(header); err != nil {
+			p.Data = nil
+			if err == io.EOF && len(b) == 0 {
+				return io.EOF
+			}
+			return r.short(err)
+		}
+	}
+	h := (*[16]byte)(b)
+	seconds, fraction := binary.LittleEndian.Uint32(h[0:]), binary.LittleEndian.Uint32(h[4:])
+	captured, length := binary.LittleEndian.Uint32(h[8:]), binary.LittleEndian.Uint32(h[12:])
+	if r.big {
+		seconds, fraction = bits.ReverseBytes32(seconds), bits.ReverseBytes32(fraction)
+		captured, length = bits.ReverseBytes32(captured), bits.ReverseBytes32(length)
+	}
+	if captured > MaxPacket {
+		p.Data = nil
+		return r.corrupt("a packet", captured)
+	}
+	p.LinkType = r.pcap.link
+	p.Time = int64(seconds)*1e9 + int64(fraction)*r.pcap.perTick
+	p.Length = length
+	size := header + int(captured)
+	if len(b) < size {
+		var err error
+		b, err = r.fill(size)
+		if err != nil {
+			r.pos += len(b)
+			p.Data = b[header:]
+			return r.short(err)
+		}
+	}
+	r.pos += size
+	p.Data = b[header:size]
+	return nil
 }
 
 // peek returns the next n bytes without passing them, n <= MaxPacket + 64. If
@@ -209,47 +247,5 @@ func (r *Reader) openClassic(magic uint32, big bool) error {
 		r.pcap.header = 24
 	}
 	r.pos += 24
-	return nil
-}
-
-func (r *Reader) nextClassic(p *Packet) error {
-	header := r.pcap.header
-	b := r.buf[r.pos:r.end]
-	if len(b) < header {
-		var err error
-		if b, err = r.fill(header); err != nil {
-			p.Data = nil
-			if err == io.EOF && len(b) == 0 {
-				return io.EOF
-			}
-			return r.short(err)
-		}
-	}
-	h := (*[16]byte)(b)
-	seconds, fraction := binary.LittleEndian.Uint32(h[0:]), binary.LittleEndian.Uint32(h[4:])
-	captured, length := binary.LittleEndian.Uint32(h[8:]), binary.LittleEndian.Uint32(h[12:])
-	if r.big {
-		seconds, fraction = bits.ReverseBytes32(seconds), bits.ReverseBytes32(fraction)
-		captured, length = bits.ReverseBytes32(captured), bits.ReverseBytes32(length)
-	}
-	if captured > MaxPacket {
-		p.Data = nil
-		return r.corrupt("a packet", captured)
-	}
-	p.LinkType = r.pcap.link
-	p.Time = int64(seconds)*1e9 + int64(fraction)*r.pcap.perTick
-	p.Length = length
-	size := header + int(captured)
-	if len(b) < size {
-		var err error
-		b, err = r.fill(size)
-		if err != nil {
-			r.pos += len(b)
-			p.Data = b[header:]
-			return r.short(err)
-		}
-	}
-	r.pos += size
-	p.Data = b[header:size]
 	return nil
 }

@@ -62,7 +62,12 @@ func (f *File) Read(ctx context.Context, r io.Reader) error {
 		if end := file.Next(&p); end != nil {
 			return f.end(end, &p)
 		}
-		f.take(&p)
+		if f.Frames == Packets { // as take does, without the call
+			f.view.link = p.LinkType
+			f.Watch.see(&f.view, p.Data, p.Length, p.Time/1e6, 0, 0)
+		} else {
+			f.decode(&p)
+		}
 		if n%256 == 0 {
 			f.Watch.flush(&f.view)
 			if ctx.Err() != nil {
@@ -110,12 +115,12 @@ func (f *File) finish() {
 }
 
 func (f *File) take(p *pcapfile.Packet) {
-	if f.Frames == Packets {
-		f.view.link = p.LinkType
-		f.Watch.see(&f.view, p.Data, p.Length, p.Time/1e6, 0, 0)
+	if f.Frames != Packets {
+		f.decode(p)
 		return
 	}
-	f.decode(p)
+	f.view.link = p.LinkType
+	f.Watch.see(&f.view, p.Data, p.Length, p.Time/1e6, 0, 0)
 }
 
 func (f *File) decode(p *pcapfile.Packet) {
