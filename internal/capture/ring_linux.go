@@ -58,7 +58,9 @@ var ErrNoInterface = errors.New("no such interface")
 // have CAP_NET_RAW. From the first packet on the filter holds.
 func Open(name string, f *Filter) (r *Ring, err error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
+	if err == unix.EPERM {
+		return nil, fmt.Errorf("capture on %s: %w: it takes root or CAP_NET_RAW", name, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("capture on %s: %w", name, err)
 	}
 	r = &Ring{name: name, fd: fd}

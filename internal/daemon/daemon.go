@@ -81,7 +81,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 			return err
 		}
 	}
-	if err := dropPrivileges(c.User, c.StateDir, listener, logger); err != nil {
+	if err := dropPrivileges(c.User, c.StateDir, listener, d.keep(), logger); err != nil {
 		return err
 	}
 	running = true
@@ -218,6 +218,14 @@ func (d *daemon) readFile(ctx context.Context, file io.Reader) error {
 		return fmt.Errorf("%s: %w", d.config.PcapFile, err)
 	}
 	return nil
+}
+
+// keep returns the capabilities that are needed when all is open.
+func (d *daemon) keep() (keep capabilities) {
+	if d.capture != nil {
+		keep |= netRaw
+	}
+	return keep
 }
 
 // counters returns those of the sources.

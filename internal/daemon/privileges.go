@@ -20,13 +20,17 @@ import (
 // usualUser is the one that packages make.
 const usualUser = "overflowd"
 
-// dropPrivileges becomes the user, if the program was started as root. The
-// folder of the key is made and handed over to the user before, and so is the
-// status socket, if there is one.
-func dropPrivileges(name, stateDir string, status *net.UnixListener, logger *log.Logger) error {
+// dropPrivileges becomes the user, if the program was started as root, and keeps
+// those capabilities only. The folder of the key is made and handed over to the
+// user before, and so is the status socket, if there is one. Who was started as
+// another user gives up the other capabilities, if he has any.
+func dropPrivileges(name, stateDir string, status *net.UnixListener, keep capabilities, logger *log.Logger) error {
 	if os.Geteuid() != 0 {
 		if name != "" {
 			return fmt.Errorf("--user %s: only root can become another user", name)
+		}
+		if err := limitCapabilities(keep); err != nil && !errors.Is(err, errThreads) {
+			return err
 		}
 		return nil
 	}
@@ -62,8 +66,18 @@ func dropPrivileges(name, stateDir string, status *net.UnixListener, logger *log
 			return fmt.Errorf("hand the status socket over to user %s: %w", name, err)
 		}
 	}
+	if keep != 0 {
+		if err := keepCapabilities(); errors.Is(err, errThreads) {
+			logger.Printf("an interface that goes will not be captured again: %v", err)
+		} else if err != nil {
+			return err
+		}
+	}
 	err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(gid), syscall.Setuid(uid))
 	if err != nil {
+		return fmt.Errorf("become user %s: %w", name, err)
+	}
+	if err := limitCapabilities(keep); err != nil && !errors.Is(err, errThreads) {
 		return fmt.Errorf("become user %s: %w", name, err)
 	}
 	logger.Printf("running as user %s", name)
