@@ -5,6 +5,7 @@ package capture
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/net/bpf"
 
@@ -49,176 +50,177 @@ const (
 	tracerPort = 65535
 )
 
-// program returns the filter's instructions, in the machine language of BSD's
-// packet filter. Tracers, ours and others', ICMP errors that answer them, and
-// flow export datagrams to us are dropped, and so is what is not IP, as far as
-// one can see it: what stands behind tags that are still in the frame, PPPoE
-// or IPv6's extension headers is captured.
-func (f *Filter) program(link packet.LinkType) []bpf.Instruction {
-	var p []bpf.Instruction
+// Operations of the machine of BSD's packet filter, of linux/bpf_common.h: it has
+// an accumulator, an index register and a scratch memory.
+const (
+	load8         = 0x30 // of the packet, at an offset
+	load16        = 0x28
+	load32        = 0x20
+	load8Index    = 0x50 // likewise, and the index
+	load16Index   = 0x48
+	headerToIndex = 0xb1 // 4 times the lower half of the byte at an offset
+	zeroToIndex   = 0x01
+	storeIndex    = 0x03
+	loadIndex     = 0x61
+	toIndex       = 0x07
+	fromIndex     = 0x87
+	addIndex      = 0x0c
+	add           = 0x04
+	and           = 0x54
+	shiftLeft     = 0x64
+	shiftRight    = 0x74
+	jump          = 0x05
+	jumpEqual     = 0x15
+	jumpAbove     = 0x25
+	jumpNotBelow  = 0x35
+	jumpBits      = 0x45
+	jumpLong      = 0x3d // not below the index
+	ret           = 0x06
+
+	loadLength = 0x80
+
+	// The load of 32 bits at this offset is of the kernel's random number
+	// (linux/filter.h: SKF_AD_OFF + SKF_AD_RANDOM).
+	randomOffset = 0xfffff000 + 56
+)
+
+// An instruction of that machine.
+type instruction = bpf.RawInstruction
+
+func do(op uint16, k uint32) instruction { return instruction{Op: op, K: k} }
+
+var pass, drop = do(ret, Snap), do(ret, 0)
+
+// program returns the filter's instructions. Tracers, ours and others', ICMP
+// errors that answer them, and flow export datagrams to us are dropped, and so is
+// what is not IP, as far as one can see it: what stands behind tags that are
+// still in the frame, PPPoE or IPv6's extension headers is captured.
+func (f *Filter) program(link packet.LinkType) (p []instruction) {
 	if f.Thin > 1 { // first, as it costs the least
-		p = append(p, bpf.LoadExtension{Num: bpf.ExtRand})
-		p = append(p, when(bpf.JumpGreaterOrEqual, threshold(f.Thin), drop)...)
+		p = append(p, do(load32, randomOffset))
+		p = append(p, when(jumpNotBelow, threshold(f.Thin), drop)...)
 	}
 	if link != packet.Ethernet {
-		p = append(p, bpf.LoadAbsolute{Off: 0, Size: 1}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4})
-		p = append(p, when(bpf.JumpEqual, 4, f.ipv4(0)...)...)
-		p = append(p, when(bpf.JumpEqual, 6, f.ipv6(0)...)...)
+		p = append(p, do(load8, 0), do(shiftRight, 4))
+		p = append(p, when(jumpEqual, 4, f.ipv4(0)...)...)
+		p = append(p, when(jumpEqual, 6, f.ipv6(0)...)...)
 		return append(p, drop)
 	}
-	p = append(p, bpf.LoadAbsolute{Off: 12, Size: 2})
-	p = append(p, when(bpf.JumpEqual, 0x0800, f.ipv4(14)...)...)
-	p = append(p, when(bpf.JumpEqual, 0x86dd, f.ipv6(14)...)...)
+	p = append(p, do(load16, 12))
+	p = append(p, when(jumpEqual, 0x0800, f.ipv4(14)...)...)
+	p = append(p, when(jumpEqual, 0x86dd, f.ipv6(14)...)...)
 	for _, ethertype := range []uint32{0x8100, 0x88a8, 0x9100, 0x9200, 0x8864, 0x8847, 0x8848} { // tags, PPPoE, MPLS
-		p = append(p, when(bpf.JumpEqual, ethertype, pass)...)
+		p = append(p, when(jumpEqual, ethertype, pass)...)
 	}
 	return append(p, drop)
 }
 
-var (
-	pass bpf.Instruction = bpf.RetConstant{Val: Snap}
-	drop bpf.Instruction = bpf.RetConstant{Val: 0}
-)
-
-// when does the block if the register compares so, and else what follows it.
-func when(test bpf.JumpTest, value uint32, block ...bpf.Instruction) []bpf.Instruction {
+// when does the block if the accumulator compares so, and else what follows it.
+func when(test uint16, value uint32, block ...instruction) []instruction {
 	if len(block) > 255 {
-		return append([]bpf.Instruction{bpf.JumpIf{Cond: test, Val: value, SkipTrue: 1}, bpf.Jump{Skip: uint32(len(block))}}, block...)
+		return append([]instruction{{Op: test, K: value, Jf: 1}, do(jump, 1), do(jump, uint32(len(block)))}, block...)
 	}
-	return append([]bpf.Instruction{bpf.JumpIf{Cond: test, Val: value, SkipFalse: uint8(len(block))}}, block...)
+	return append([]instruction{{Op: test, K: value, Jf: uint8(len(block))}}, block...)
 }
 
-// ipv4 begins with an IPv4 header at an offset, and ends all ways.
-func (f *Filter) ipv4(at uint32) []bpf.Instruction {
-	fragment := append([]bpf.Instruction{bpf.LoadAbsolute{Off: at + 6, Size: 2}}, when(bpf.JumpBitsSet, 0x1fff, pass)...)
-	behind := bpf.LoadMemShift{Off: at}
+// unless does the block if the accumulator is not that value, and else what
+// follows it.
+func unless(value uint32, block ...instruction) []instruction {
+	return append([]instruction{{Op: jumpEqual, K: value, Jt: uint8(len(block))}}, block...)
+}
 
-	datagram := append([]bpf.Instruction{}, fragment...)
-	datagram = append(datagram, behind)
-	datagram = append(datagram, unlessThere(at+4)...)
-	datagram = append(datagram, bpf.LoadIndirect{Off: at, Size: 2})
-	datagram = append(datagram, when(bpf.JumpEqual, tracerPort, drop)...)
-	datagram = append(datagram, bpf.LoadIndirect{Off: at + 2, Size: 2})
-	datagram = append(datagram, when(bpf.JumpEqual, tracerPort, drop)...)
-	datagram = append(datagram, f.exports(at+12, 4)...)
-
-	// An ICMP error holds the packet that it answers (RFC 792).
-	inner := at + 8
-	failure := append([]bpf.Instruction{}, fragment...)
-	failure = append(failure, behind)
-	failure = append(failure, unlessThere(inner+20)...)
-	failure = append(failure, bpf.LoadIndirect{Off: at, Size: 1})
-	failure = append(failure, when(bpf.JumpGreaterThan, 12, pass)...)
-	for _, question := range []uint32{0, 8, 9, 10} { // and answers
-		failure = append(failure, when(bpf.JumpEqual, question, pass)...)
+// unlessThere passes a packet that has fewer bytes than so many behind the index:
+// the load that follows would drop it, and so nobody gets out of sight by a packet
+// without a header. It keeps the index.
+func unlessThere(n uint32) []instruction {
+	return []instruction{
+		do(storeIndex, 0), do(fromIndex, 0), do(add, n), do(toIndex, 0),
+		do(loadLength, 0), {Op: jumpLong, Jt: 1}, pass,
+		do(loadIndex, 0),
 	}
-	failure = append(failure, bpf.LoadIndirect{Off: inner + 9, Size: 1})
-	failure = append(failure, when(bpf.JumpNotEqual, udp, pass)...)
-	failure = append(failure, bpf.LoadIndirect{Off: inner, Size: 1},
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 15}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftLeft, Val: 2},
-		bpf.ALUOpX{Op: bpf.ALUOpAdd}, bpf.TAX{})
-	failure = append(failure, unlessThere(inner+4)...)
-	failure = append(failure, bpf.LoadIndirect{Off: inner + 2, Size: 2})
-	failure = append(failure, when(bpf.JumpEqual, tracerPort, drop)...)
-	failure = append(failure, pass)
+}
 
-	b := []bpf.Instruction{bpf.LoadAbsolute{Off: at + 9, Size: 1}}
-	b = append(b, when(bpf.JumpEqual, udp, datagram...)...)
-	b = append(b, when(bpf.JumpEqual, 1, failure...)...)
-	return append(b, pass)
+// concat puts parts of a program together.
+func concat(parts ...[]instruction) []instruction { return slices.Concat(parts...) }
+
+func one(op uint16, k uint32) []instruction { return []instruction{do(op, k)} }
+
+// ipv4 begins with an IPv4 header at an offset, and ends all ways.
+func (f *Filter) ipv4(at uint32) []instruction {
+	begin := concat(one(load16, at+6), when(jumpBits, 0x1fff, pass), one(headerToIndex, at)) // no later fragment
+	datagram := concat(begin, unlessThere(at+4),
+		one(load16Index, at), when(jumpEqual, tracerPort, drop),
+		one(load16Index, at+2), when(jumpEqual, tracerPort, drop),
+		f.exports(at+12, 4))
+	// An ICMP error, of types 3 to 12, holds the packet that it answers (RFC 792).
+	inner := at + 8
+	failure := concat(begin, unlessThere(inner+20), one(load8Index, at))
+	for _, question := range []uint32{0, 8, 9, 10} { // and answers
+		failure = concat(failure, when(jumpEqual, question, pass))
+	}
+	failure = concat(failure, when(jumpAbove, 12, pass),
+		one(load8Index, inner+9), unless(udp, pass),
+		one(load8Index, inner), one(and, 15), one(shiftLeft, 2), one(addIndex, 0), one(toIndex, 0), unlessThere(inner+4),
+		one(load16Index, inner+2), when(jumpEqual, tracerPort, drop), []instruction{pass})
+	return concat(one(load8, at+9), when(jumpEqual, udp, datagram...), when(jumpEqual, 1, failure...), []instruction{pass})
 }
 
 // ipv6 is like ipv4.
-func (f *Filter) ipv6(at uint32) []bpf.Instruction {
+func (f *Filter) ipv6(at uint32) []instruction {
 	const header = 40
-	datagram := append([]bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegX}}, unlessThere(at+header+4)...)
-	datagram = append(datagram, bpf.LoadAbsolute{Off: at + header, Size: 2})
-	datagram = append(datagram, when(bpf.JumpEqual, tracerPort, drop)...)
-	datagram = append(datagram, bpf.LoadAbsolute{Off: at + header + 2, Size: 2})
-	datagram = append(datagram, when(bpf.JumpEqual, tracerPort, drop)...)
-	datagram = append(datagram, f.exports(at+8, 16)...)
-
+	datagram := concat(one(zeroToIndex, 0), unlessThere(at+header+4),
+		one(load16, at+header), when(jumpEqual, tracerPort, drop),
+		one(load16, at+header+2), when(jumpEqual, tracerPort, drop),
+		f.exports(at+8, 16))
 	inner := at + header + 8 // RFC 4443, section 2.1: errors are the types below 128
-	failure := append([]bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegX}}, unlessThere(inner+header+4)...)
-	failure = append(failure, bpf.LoadAbsolute{Off: at + header, Size: 1})
-	failure = append(failure, when(bpf.JumpGreaterOrEqual, 128, pass)...)
-	failure = append(failure, bpf.LoadAbsolute{Off: inner + 6, Size: 1})
-	failure = append(failure, when(bpf.JumpNotEqual, udp, pass)...)
-	failure = append(failure, bpf.LoadAbsolute{Off: inner + header + 2, Size: 2})
-	failure = append(failure, when(bpf.JumpEqual, tracerPort, drop)...)
-	failure = append(failure, pass)
-
-	b := []bpf.Instruction{bpf.LoadAbsolute{Off: at + 6, Size: 1}}
-	b = append(b, when(bpf.JumpEqual, udp, datagram...)...)
-	b = append(b, when(bpf.JumpEqual, 58, failure...)...)
-	return append(b, pass)
+	failure := concat(one(zeroToIndex, 0), unlessThere(inner+header+4),
+		one(load8, at+header), when(jumpNotBelow, 128, pass),
+		one(load8, inner+6), unless(udp, pass),
+		one(load16, inner+header+2), when(jumpEqual, tracerPort, drop), []instruction{pass})
+	return concat(one(load8, at+6), when(jumpEqual, udp, datagram...), when(jumpEqual, 58, failure...), []instruction{pass})
 }
 
-// unlessThere passes a packet that has fewer bytes than so many behind the index
-// register: the load that follows would drop it, and so nobody gets out of sight
-// by a packet without a header. It keeps the index register.
-func unlessThere(n uint32) []bpf.Instruction {
-	return []bpf.Instruction{
-		bpf.StoreScratch{Src: bpf.RegX}, bpf.TXA{}, bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: n}, bpf.TAX{},
-		bpf.LoadExtension{Num: bpf.ExtLen}, bpf.JumpIfX{Cond: bpf.JumpGreaterOrEqual, SkipTrue: 1}, pass,
-		bpf.LoadScratch{Dst: bpf.RegX},
-	}
-}
-
-// exports begins with the UDP destination port in the register, and the
+// exports begins with the UDP destination port in the accumulator, and the
 // addresses, of a size in bytes, at an offset. It ends all ways.
-func (f *Filter) exports(source, size uint32) []bpf.Instruction {
-	var b []bpf.Instruction
+func (f *Filter) exports(source, size uint32) (b []instruction) {
 	left := maxPrefixes
 	for i := range f.Exports {
 		e := &f.Exports[i]
-		var block []bpf.Instruction
+		var block []instruction
 		if to := e.To.Addr(); !to.IsUnspecified() {
 			if to.BitLen() != int(size)*8 {
 				continue
 			}
-			block = append(block, unlessWithin(netip.PrefixFrom(to, to.BitLen()), source+size, pass)...)
+			block = append(within(netip.PrefixFrom(to, to.BitLen()), source+size, 1), do(jump, 1), pass)
 		}
 		for _, from := range e.From {
 			if from.Addr().BitLen() != int(size)*8 || left == 0 {
 				continue
 			}
 			left--
-			block = append(block, unlessWithin(from, source, nil)...)
-			block = append(block, drop)
+			block = append(append(block, within(from, source, 1)...), drop)
 		}
-		b = append(b, when(bpf.JumpEqual, uint32(e.To.Port()), append(block, pass)...)...)
+		b = append(b, when(jumpEqual, uint32(e.To.Port()), append(block, pass)...)...)
 	}
 	return append(b, pass)
 }
 
-// unlessWithin does otherwise if the address at an offset is not within the
-// prefix; nil is to skip the one instruction that follows.
-func unlessWithin(p netip.Prefix, at uint32, otherwise bpf.Instruction) []bpf.Instruction {
-	var b []bpf.Instruction
+// within goes on if the address at an offset is within the prefix, and else skips
+// so many instructions of what follows.
+func within(p netip.Prefix, at uint32, skip uint8) (b []instruction) {
 	addr := p.Addr().AsSlice()
-	words := (p.Bits() + 31) / 32
-	for w := range words {
+	for w := (p.Bits() + 31) / 32; w > 0; w-- { // from the last word, as one has to know what is skipped
 		mask := ^uint32(0)
-		if rest := p.Bits() - 32*w; rest < 32 {
+		if rest := p.Bits() - 32*(w-1); rest < 32 {
 			mask <<= 32 - rest
 		}
-		want := binary.BigEndian.Uint32(addr[4*w:]) & mask
-		b = append(b, bpf.LoadAbsolute{Off: at + uint32(4*w), Size: 4})
+		word := []instruction{do(load32, at+uint32(4*(w-1)))}
 		if mask != ^uint32(0) {
-			b = append(b, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask})
+			word = append(word, do(and, mask))
 		}
-		if otherwise != nil {
-			b = append(b, when(bpf.JumpNotEqual, want, otherwise)...)
-			continue
-		}
-		left := 0 // instructions of the words that follow
-		for v := w + 1; v < words; v++ {
-			if left += 2; p.Bits()-32*v < 32 {
-				left++
-			}
-		}
-		b = append(b, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: want, SkipTrue: uint8(left + 1)})
+		want := binary.BigEndian.Uint32(addr[4*(w-1):]) & mask
+		word = append(word, instruction{Op: jumpEqual, K: want, Jf: uint8(len(b)) + skip})
+		b = append(word, b...)
 	}
 	return b
 }

@@ -13,7 +13,6 @@ import (
 	"unsafe"
 
 	"github.com/google/gopacket"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/overflowd/overflowd/internal/packet"
@@ -115,11 +114,8 @@ func (r *Ring) open(f *Filter) error {
 
 // SetFilter puts a filter in the place of the one before, at once.
 func (r *Ring) SetFilter(f *Filter) error {
-	raw, err := bpf.Assemble(f.program(r.link))
-	if err != nil {
-		return fmt.Errorf("make the filter: %w", err)
-	}
-	program := unix.SockFprog{Len: uint16(len(raw)), Filter: (*unix.SockFilter)(unsafe.Pointer(&raw[0]))}
+	instructions := f.program(r.link)
+	program := unix.SockFprog{Len: uint16(len(instructions)), Filter: (*unix.SockFilter)(unsafe.Pointer(&instructions[0]))}
 	if err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
 		return fmt.Errorf("attach the filter: %w", err)
 	}
