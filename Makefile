@@ -2,14 +2,19 @@
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -X main.version=$(VERSION)
-RELEASE := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $(LDFLAGS)"
+# Inlining pays only where packets and records pass, and where keys are computed:
+# without it, all else is 200 kB smaller on mips, a tenth of what is in the flash.
+INLINED := $(addprefix github.com/overflowd/overflowd/internal/,capture flow flowtable lru netflow packet pcapfile selector sflow source) \
+	crypto/... encoding/binary internal/byteorder internal/chacha8rand math/... sync/atomic
+GCFLAGS := -gcflags=all=-l $(foreach p,$(INLINED),-gcflags=$(p)=)
+RELEASE := CGO_ENABLED=0 go build -trimpath $(GCFLAGS) -ldflags "-s -w $(LDFLAGS)"
 
 # The packages that bear a byte order also run as big-endian and little-endian mips.
 BYTE_ORDER := ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
-.PHONY: all build run test packages lint unit compare mips fuzz budget bench cross clean
+.PHONY: all build release run test packages lint unit compare mips fuzz budget bench cross clean
 .NOTPARALLEL:
 
 all: build
@@ -17,6 +22,10 @@ all: build
 build:
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -ldflags "$(LDFLAGS)" -o bin/overflowd ./cmd/overflowd
+
+# The program as it is released, at OUT, with TAGS.
+release:
+	$(RELEASE) -tags "$(TAGS)" -o $(OUT) ./cmd/overflowd
 
 # Signed tracers from a recorded export of softflowd, and their verification.
 run: build

@@ -17,8 +17,8 @@ func TestBudgetOfSizes(t *testing.T) {
 	const mb = 1_000_000
 	for tags, most := range map[string]int64{"mini": 4.0 * mb, "": 7.5 * mb} {
 		program := filepath.Join(t.TempDir(), "overflowd")
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", tags, "-o", program, ".")
-		cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=mips", "GOMIPS=softfloat", "CGO_ENABLED=0")
+		cmd := exec.Command("make", "-s", "-C", "../..", "release", "OUT="+program, "TAGS="+tags)
+		cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=mips", "GOMIPS=softfloat")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

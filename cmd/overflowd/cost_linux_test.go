@@ -113,9 +113,7 @@ func exportFile(t *testing.T, n int, export []byte) string {
 
 func buildRelease(t *testing.T) string {
 	program := filepath.Join(t.TempDir(), "overflowd")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := exec.Command("make", "-s", "-C", "../..", "release", "OUT="+program).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return program

@@ -178,7 +178,7 @@ func looksLikeExport(b []byte) bool {
 	case 1, 5, 7:
 		return count >= 1 && count <= 30
 	case 9:
-		return count >= 1 && set(20, 0)
+		return set(20, 0)
 	case 10:
 		return count >= 16+4 && set(16, 2)
 	}
