@@ -104,7 +104,6 @@ func (t *Table) Add(p *Packets) *Entry {
 	}
 	// The sums of keys in a row are in a row too, and so would be the products.
 	hash = (hash ^ hash>>32) * r.last
-	hash = (hash ^ hash>>32) * r.last
 	s := &t.sets[hash>>32*uint64(len(t.sets))>>32]
 	tag := hash >> 24 & 0xff // other bits than the set's, unless there are very many of them
 	t.clock++
@@ -184,14 +183,17 @@ func (e *Entry) add(t *Table, p *Packets) {
 		e.begin(t, p)
 		return
 	}
-	if e.packets > math.MaxUint32-p.Count {
+	if e.packets += p.Count; e.packets < p.Count { // full
 		e.begin(t, p)
 		return
 	}
-	e.packets += p.Count
 	e.bytes += p.Bytes
-	e.known |= uint8(p.Known & fields)
-	e.tcpFlags |= p.TCPFlags
+	if known := uint8(p.Known & fields); known != e.known {
+		e.known |= known
+	}
+	if p.TCPFlags != e.tcpFlags {
+		e.tcpFlags |= p.TCPFlags
+	}
 	if p.TTL < e.ttl {
 		e.ttl = p.TTL
 	} else if p.TTL > e.maxTTL {
