@@ -71,7 +71,7 @@ budget: cross
 # Speed beside other programs, as ratios.
 bench:
 	go test -run '^$$' -bench . ./internal/...
-	cd internal/compare && go test -run '^$$' -bench . .
+	cd internal/compare && go test -timeout 30m -run '^$$' -bench . .
 
 TARGETS := mips/softfloat mipsle/softfloat arm/5 arm/7 arm64/ amd64/
 cross:
