@@ -10,7 +10,7 @@ GCFLAGS := -gcflags=all=-l $(foreach p,$(INLINED),-gcflags=$(p)=)
 RELEASE := CGO_ENABLED=0 go build -trimpath $(GCFLAGS) -ldflags "-s -w $(LDFLAGS)"
 
 # The packages that bear a byte order also run as big-endian and little-endian mips.
-BYTE_ORDER := ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
+BYTE_ORDER := ./internal/conntrack ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
@@ -43,8 +43,8 @@ lint:
 	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; exit 1; }
 	go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
-	GOOS=darwin go vet ./cmd/... ./internal/config ./internal/identity ./internal/sender/... ./internal/source
-	shellcheck -x .ci/run .ci/packages .ci/gotest testdata/netflow/record.sh testdata/sflow/record.sh
+	GOOS=darwin go vet ./cmd/... ./internal/config ./internal/conntrack ./internal/identity ./internal/sender/... ./internal/source
+	shellcheck -x .ci/run .ci/packages .ci/gotest testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
 
 unit:
 	.ci/gotest -race -timeout 30m ./...
