@@ -4,6 +4,7 @@ package conntrack
 
 import (
 	"encoding/binary"
+	"syscall"
 
 	"github.com/overflowd/overflowd/internal/flow"
 )
@@ -12,7 +13,7 @@ import (
 const (
 	typeError   = 2 // NLMSG_ERROR
 	typeDone    = 3 // NLMSG_DONE
-	typeNew     = 1<<8 | 0
+	typeNew     = 1 << 8
 	typeGet     = 1<<8 | 1
 	typeDestroy = 1<<8 | 2
 )
@@ -85,6 +86,42 @@ func (m *message) errno() int {
 		return 0
 	}
 	return -int(int32(binary.NativeEndian.Uint32(m.payload)))
+}
+
+// take calls f for each connection that a datagram tells of in answer to the
+// request of a number. The entry is e. It reports whether the answer ends with
+// the datagram; an error may come before.
+func take(b []byte, sequence uint32, e *Entry, f func(*Entry)) (done bool, err error) {
+	for len(b) > 0 {
+		m, rest, broken := cutMessage(b)
+		if broken != nil {
+			return true, broken
+		}
+		b = rest
+		if m.sequence != sequence { // the late answer to an earlier request
+			continue
+		}
+		if m.flags&flagInterrupted != 0 {
+			err = ErrInconsistent
+		}
+		switch m.kind {
+		case typeError, typeDone:
+			if errno := m.errno(); errno != 0 {
+				err = syscall.Errno(errno)
+			}
+			return true, err
+		case typeNew:
+			if broken := parse(m.payload, e); broken != nil {
+				err = broken
+			} else {
+				f(e)
+			}
+		}
+		if m.flags&flagMulti == 0 {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // cutAttribute splits the first attribute off.

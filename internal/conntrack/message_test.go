@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -246,6 +247,54 @@ func TestAnErrorIsReadFromItsMessage(t *testing.T) {
 	}
 	if m := (message{kind: typeDone, payload: []byte{1, 2}}); m.errno() != 0 {
 		t.Error("an error out of two bytes")
+	}
+}
+
+func TestAnAnswerIsTakenToItsEnd(t *testing.T) {
+	refused := int32(-1)
+	empty := int32(-2)
+	withError := func(errno int32) func([]byte) []byte {
+		return func(b []byte) []byte {
+			binary.NativeEndian.PutUint32(b[len(b)-4:], uint32(errno))
+			return b
+		}
+	}
+	first := func(b []byte) []byte { return b[:binary.NativeEndian.Uint32(b)] }
+	flags := func(flags uint16) func([]byte) []byte {
+		return func(b []byte) []byte {
+			binary.NativeEndian.PutUint16(b[6:], flags)
+			return b
+		}
+	}
+	for name, c := range map[string]struct {
+		change   func([]byte) []byte
+		sequence uint32
+		n        int
+		done     bool
+		err      error
+	}{
+		"a whole dump":                      {func(b []byte) []byte { return b }, 1, 17, true, nil},
+		"the answer to another request":     {func(b []byte) []byte { return b }, 2, 0, false, nil},
+		"a dump whose end is still to come": {func(b []byte) []byte { return b[:len(b)-20] }, 1, 17, false, nil},
+		"a dump that was interrupted":       {flags(flagMulti | flagInterrupted), 1, 17, true, ErrInconsistent},
+		"an error at the end":               {withError(refused), 1, 17, true, syscall.EPERM},
+		"another error at the end":          {withError(empty), 1, 17, true, syscall.ENOENT},
+		"one message of several":            {first, 1, 1, false, nil},
+		"one message":                       {func(b []byte) []byte { return flags(0)(first(b)) }, 1, 1, true, nil},
+		"nothing":                           {func([]byte) []byte { return nil }, 1, 0, false, nil},
+		"a cut message":                     {func(b []byte) []byte { return b[:len(first(b))+20] }, 1, 1, true, ErrFormat},
+		"a message that is malformed": {func(b []byte) []byte {
+			binary.NativeEndian.PutUint16(b[20:], 1)
+			return b
+		}, 1, 16, true, ErrFormat},
+	} {
+		_, whole := recorded(t, "dump.bin")
+		n := 0
+		var e Entry
+		done, err := take(c.change(whole), c.sequence, &e, func(*Entry) { n++ })
+		if n != c.n || done != c.done || err != c.err {
+			t.Errorf("%s: %d connections, done %v, %v", name, n, done, err)
+		}
 	}
 }
 
