@@ -5,7 +5,6 @@ package capture
 import (
 	"encoding/binary"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/net/bpf"
 
@@ -87,140 +86,202 @@ const (
 // An instruction of that machine.
 type instruction = bpf.RawInstruction
 
-func do(op uint16, k uint32) instruction { return instruction{Op: op, K: k} }
+// An assembler puts a program together. Blocks begin with a jump over them, whose
+// width is known when they end.
+type assembler []instruction
 
-var pass, drop = do(ret, Snap), do(ret, 0)
+//go:noinline
+func (a *assembler) do(op uint16, k uint32) { *a = append(*a, instruction{Op: op, K: k}) }
+
+func (a *assembler) ret(snap uint32) { a.do(ret, snap) }
+
+// when begins a block that is done if the accumulator compares so. end ends it.
+//
+//go:noinline
+func (a *assembler) when(test uint16, value uint32) (block int) {
+	a.do(test, value)
+	(*a)[len(*a)-1].Jf = 1
+	a.do(jump, 1) // a test jumps no farther than 255
+	a.do(jump, 0)
+	return len(*a)
+}
+
+func (a *assembler) end(block int) { (*a)[block-1].K = uint32(len(*a) - block) }
+
+// retWhen returns if the accumulator compares so.
+//
+//go:noinline
+func (a *assembler) retWhen(test uint16, value, snap uint32) {
+	a.do(test, value)
+	(*a)[len(*a)-1].Jf = 1
+	a.ret(snap)
+}
+
+// need passes a packet that has fewer bytes than so many behind the index: the
+// load that follows would drop it, and so nobody gets out of sight by a packet
+// without a header. It keeps the index.
+func (a *assembler) need(n uint32) {
+	a.do(storeIndex, 0)
+	a.do(fromIndex, 0)
+	a.do(add, n)
+	a.do(toIndex, 0)
+	a.do(loadLength, 0)
+	a.do(jumpLong, 0)
+	(*a)[len(*a)-1].Jt = 1
+	a.ret(Snap)
+	a.do(loadIndex, 0)
+}
 
 // program returns the filter's instructions. Tracers, ours and others', ICMP
 // errors that answer them, and flow export datagrams to us are dropped, and so is
 // what is not IP, as far as one can see it: what stands behind tags that are
 // still in the frame, PPPoE or IPv6's extension headers is captured.
-func (f *Filter) program(link packet.LinkType) (p []instruction) {
+func (f *Filter) program(link packet.LinkType) []instruction {
+	a := &assembler{}
 	if f.Thin > 1 { // first, as it costs the least
-		p = append(p, do(load32, randomOffset))
-		p = append(p, when(jumpNotBelow, threshold(f.Thin), drop)...)
+		a.do(load32, randomOffset)
+		a.retWhen(jumpNotBelow, threshold(f.Thin), 0)
 	}
-	if link != packet.Ethernet {
-		p = append(p, do(load8, 0), do(shiftRight, 4))
-		p = append(p, when(jumpEqual, 4, f.ipv4(0)...)...)
-		p = append(p, when(jumpEqual, 6, f.ipv6(0)...)...)
-		return append(p, drop)
+	at, v4, v6 := uint32(14), uint32(0x0800), uint32(0x86dd)
+	if link == packet.Ethernet {
+		a.do(load16, 12)
+	} else {
+		at, v4, v6 = 0, 4, 6
+		a.do(load8, 0)
+		a.do(shiftRight, 4)
 	}
-	p = append(p, do(load16, 12))
-	p = append(p, when(jumpEqual, 0x0800, f.ipv4(14)...)...)
-	p = append(p, when(jumpEqual, 0x86dd, f.ipv6(14)...)...)
-	for _, ethertype := range []uint32{0x8100, 0x88a8, 0x9100, 0x9200, 0x8864, 0x8847, 0x8848} { // tags, PPPoE, MPLS
-		p = append(p, when(jumpEqual, ethertype, pass)...)
+	block := a.when(jumpEqual, v4)
+	f.ipv4(a, at)
+	a.end(block)
+	block = a.when(jumpEqual, v6)
+	f.ipv6(a, at)
+	a.end(block)
+	if link == packet.Ethernet {
+		for _, ethertype := range []uint32{0x8100, 0x88a8, 0x9100, 0x9200, 0x8864, 0x8847, 0x8848} { // tags, PPPoE, MPLS
+			a.retWhen(jumpEqual, ethertype, Snap)
+		}
 	}
-	return append(p, drop)
+	a.ret(0)
+	return *a
 }
-
-// when does the block if the accumulator compares so, and else what follows it.
-func when(test uint16, value uint32, block ...instruction) []instruction {
-	if len(block) > 255 {
-		return append([]instruction{{Op: test, K: value, Jf: 1}, do(jump, 1), do(jump, uint32(len(block)))}, block...)
-	}
-	return append([]instruction{{Op: test, K: value, Jf: uint8(len(block))}}, block...)
-}
-
-// unless does the block if the accumulator is not that value, and else what
-// follows it.
-func unless(value uint32, block ...instruction) []instruction {
-	return append([]instruction{{Op: jumpEqual, K: value, Jt: uint8(len(block))}}, block...)
-}
-
-// unlessThere passes a packet that has fewer bytes than so many behind the index:
-// the load that follows would drop it, and so nobody gets out of sight by a packet
-// without a header. It keeps the index.
-func unlessThere(n uint32) []instruction {
-	return []instruction{
-		do(storeIndex, 0), do(fromIndex, 0), do(add, n), do(toIndex, 0),
-		do(loadLength, 0), {Op: jumpLong, Jt: 1}, pass,
-		do(loadIndex, 0),
-	}
-}
-
-// concat puts parts of a program together.
-func concat(parts ...[]instruction) []instruction { return slices.Concat(parts...) }
-
-func one(op uint16, k uint32) []instruction { return []instruction{do(op, k)} }
 
 // ipv4 begins with an IPv4 header at an offset, and ends all ways.
-func (f *Filter) ipv4(at uint32) []instruction {
-	begin := concat(one(load16, at+6), when(jumpBits, 0x1fff, pass), one(headerToIndex, at)) // no later fragment
-	datagram := concat(begin, unlessThere(at+4),
-		one(load16Index, at), when(jumpEqual, tracerPort, drop),
-		one(load16Index, at+2), when(jumpEqual, tracerPort, drop),
-		f.exports(at+12, 4))
+func (f *Filter) ipv4(a *assembler, at uint32) {
+	a.do(load16, at+6)
+	a.retWhen(jumpBits, 0x1fff, Snap) // a later fragment
+	a.do(headerToIndex, at)
+	a.do(load8, at+9)
+	datagram := a.when(jumpEqual, udp)
+	a.need(at + 4)
+	a.ports(load16Index, at)
+	f.exports(a, at+12, 4)
+	a.end(datagram)
+	failure := a.when(jumpEqual, 1)
 	// An ICMP error, of types 3 to 12, holds the packet that it answers (RFC 792).
 	inner := at + 8
-	failure := concat(begin, unlessThere(inner+20), one(load8Index, at))
+	a.need(inner + 20)
+	a.do(load8Index, at)
 	for _, question := range []uint32{0, 8, 9, 10} { // and answers
-		failure = concat(failure, when(jumpEqual, question, pass))
+		a.retWhen(jumpEqual, question, Snap)
 	}
-	failure = concat(failure, when(jumpAbove, 12, pass),
-		one(load8Index, inner+9), unless(udp, pass),
-		one(load8Index, inner), one(and, 15), one(shiftLeft, 2), one(addIndex, 0), one(toIndex, 0), unlessThere(inner+4),
-		one(load16Index, inner+2), when(jumpEqual, tracerPort, drop), []instruction{pass})
-	return concat(one(load8, at+9), when(jumpEqual, udp, datagram...), when(jumpEqual, 1, failure...), []instruction{pass})
+	a.retWhen(jumpAbove, 12, Snap)
+	a.do(load8Index, inner+9)
+	block := a.when(jumpEqual, udp)
+	a.do(load8Index, inner)
+	a.do(and, 15)
+	a.do(shiftLeft, 2)
+	a.do(addIndex, 0)
+	a.do(toIndex, 0)
+	a.need(inner + 4)
+	a.do(load16Index, inner+2)
+	a.retWhen(jumpEqual, tracerPort, 0)
+	a.end(block)
+	a.end(failure)
+	a.ret(Snap)
 }
 
 // ipv6 is like ipv4.
-func (f *Filter) ipv6(at uint32) []instruction {
+func (f *Filter) ipv6(a *assembler, at uint32) {
 	const header = 40
-	datagram := concat(one(zeroToIndex, 0), unlessThere(at+header+4),
-		one(load16, at+header), when(jumpEqual, tracerPort, drop),
-		one(load16, at+header+2), when(jumpEqual, tracerPort, drop),
-		f.exports(at+8, 16))
+	a.do(zeroToIndex, 0)
+	a.do(load8, at+6)
+	datagram := a.when(jumpEqual, udp)
+	a.need(at + header + 4)
+	a.ports(load16Index, at+header)
+	f.exports(a, at+8, 16)
+	a.end(datagram)
+	failure := a.when(jumpEqual, 58)
 	inner := at + header + 8 // RFC 4443, section 2.1: errors are the types below 128
-	failure := concat(one(zeroToIndex, 0), unlessThere(inner+header+4),
-		one(load8, at+header), when(jumpNotBelow, 128, pass),
-		one(load8, inner+6), unless(udp, pass),
-		one(load16, inner+header+2), when(jumpEqual, tracerPort, drop), []instruction{pass})
-	return concat(one(load8, at+6), when(jumpEqual, udp, datagram...), when(jumpEqual, 58, failure...), []instruction{pass})
+	a.need(inner + header + 4)
+	a.do(load8, at+header)
+	a.retWhen(jumpNotBelow, 128, Snap)
+	a.do(load8, inner+6)
+	block := a.when(jumpEqual, udp)
+	a.do(load16, inner+header+2)
+	a.retWhen(jumpEqual, tracerPort, 0)
+	a.end(block)
+	a.end(failure)
+	a.ret(Snap)
+}
+
+// ports drops the datagrams of tracers, and leaves the destination port in the
+// accumulator.
+func (a *assembler) ports(load uint16, at uint32) {
+	a.do(load, at)
+	a.retWhen(jumpEqual, tracerPort, 0)
+	a.do(load, at+2)
+	a.retWhen(jumpEqual, tracerPort, 0)
 }
 
 // exports begins with the UDP destination port in the accumulator, and the
 // addresses, of a size in bytes, at an offset. It ends all ways.
-func (f *Filter) exports(source, size uint32) (b []instruction) {
+func (f *Filter) exports(a *assembler, source, size uint32) {
 	left := maxPrefixes
 	for i := range f.Exports {
 		e := &f.Exports[i]
-		var block []instruction
-		if to := e.To.Addr(); !to.IsUnspecified() {
-			if to.BitLen() != int(size)*8 {
-				continue
-			}
-			block = append(within(netip.PrefixFrom(to, to.BitLen()), source+size, 1), do(jump, 1), pass)
+		to := e.To.Addr()
+		if !to.IsUnspecified() && to.BitLen() != int(size)*8 {
+			continue
+		}
+		port := a.when(jumpEqual, uint32(e.To.Port()))
+		var within []int
+		if !to.IsUnspecified() {
+			within = a.within(netip.PrefixFrom(to, to.BitLen()), source+size)
 		}
 		for _, from := range e.From {
-			if from.Addr().BitLen() != int(size)*8 || left == 0 {
-				continue
+			if from.Addr().BitLen() == int(size)*8 && left > 0 {
+				left--
+				blocks := a.within(from, source)
+				a.ret(0)
+				a.ends(blocks)
 			}
-			left--
-			block = append(append(block, within(from, source, 1)...), drop)
 		}
-		b = append(b, when(jumpEqual, uint32(e.To.Port()), append(block, pass)...)...)
+		a.ends(within)
+		a.ret(Snap)
+		a.end(port)
 	}
-	return append(b, pass)
+	a.ret(Snap)
 }
 
-// within goes on if the address at an offset is within the prefix, and else skips
-// so many instructions of what follows.
-func within(p netip.Prefix, at uint32, skip uint8) (b []instruction) {
+// within begins blocks that are done if the address at an offset is within a
+// prefix.
+func (a *assembler) within(p netip.Prefix, at uint32) (blocks []int) {
 	addr := p.Addr().AsSlice()
-	for w := (p.Bits() + 31) / 32; w > 0; w-- { // from the last word, as one has to know what is skipped
+	for bits := p.Bits(); bits > 0; bits -= 32 {
 		mask := ^uint32(0)
-		if rest := p.Bits() - 32*(w-1); rest < 32 {
-			mask <<= 32 - rest
+		if bits < 32 {
+			mask <<= 32 - bits
 		}
-		word := []instruction{do(load32, at+uint32(4*(w-1)))}
-		if mask != ^uint32(0) {
-			word = append(word, do(and, mask))
-		}
-		want := binary.BigEndian.Uint32(addr[4*(w-1):]) & mask
-		word = append(word, instruction{Op: jumpEqual, K: want, Jf: uint8(len(b)) + skip})
-		b = append(word, b...)
+		a.do(load32, at)
+		a.do(and, mask)
+		blocks = append(blocks, a.when(jumpEqual, binary.BigEndian.Uint32(addr)&mask))
+		at, addr = at+4, addr[4:]
 	}
-	return b
+	return blocks
+}
+
+func (a *assembler) ends(blocks []int) {
+	for _, b := range blocks {
+		a.end(b)
+	}
 }

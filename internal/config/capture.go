@@ -28,6 +28,7 @@ func (r *raw) capturing(c *Config) error {
 	if r.frames != "" && r.pcapFile == "" {
 		return errors.New("--frames is of the file of --pcapfile")
 	}
+	c.Conntrack, c.NAT = r.conntrack, r.nat || r.conntrack
 	n, err := strconv.ParseUint(r.flows, 10, 32)
 	if err != nil || n == 0 || n > maxFlows {
 		return fmt.Errorf("--flows %q is not a number from 1 to %d", r.flows, maxFlows)
@@ -57,6 +58,7 @@ func (r *raw) capturing(c *Config) error {
 			}
 		}
 		c.Interfaces = append(c.Interfaces, i)
+		c.NAT = c.NAT || i.Role == source.LAN
 	}
 	if len(c.Interfaces) > source.MaxInterfaces {
 		return fmt.Errorf("--interface is there more than %d times", source.MaxInterfaces)

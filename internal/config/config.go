@@ -34,6 +34,8 @@ type Config struct {
 	Flows      int
 	Thin       uint32
 	ThinAuto   bool
+	Conntrack  bool      // read connections
+	NAT        bool      // look up what translation makes of private ends
 	Status     string    // path of the status socket, "" for the usual one
 	Rate       float64   // chance of one packet to be selected
 	Seed       *[32]byte // nil but for tests and demonstrations
@@ -82,8 +84,12 @@ Where flows come from:
 
 How packets are captured:
       --flows N           so many flows are remembered, 78 bytes each (8192)
+      --conntrack         read the counters of the kernel's connection tracking,
+                          which sees what flow offload hides from a capture
       --thin N            capture 1 packet in N only, at random, which the kernel
                           does for less; auto: as few as keep the load low (1)
+      --nat               ask the connection tracking what address translation
+                          makes of private ends (with --conntrack, and :lan)
 
 What is selected:
   -r, --rate RATE         chance of one packet to be selected, as 0.000001 or
@@ -119,6 +125,7 @@ type raw struct {
 	email, identity, url, asn, remember, status              string
 	frames, flows, thin                                      string
 	exporters, private, intervals, interfaces                list
+	conntrack, nat                                           bool
 }
 
 type list []string
@@ -172,6 +179,8 @@ func Parse(args []string) (*Config, error) {
 		}
 	}
 	state := StateFlag(fs)
+	fs.BoolVar(&r.conntrack, "conntrack", false, "")
+	fs.BoolVar(&r.nat, "nat", false, "")
 	fs.Var(&r.exporters, "exporter", "")
 	fs.Var(&r.private, "private", "")
 	fs.Var(&r.intervals, "sampling-interval", "")
@@ -189,8 +198,8 @@ func Parse(args []string) (*Config, error) {
 
 func (r *raw) validate() (*Config, error) {
 	c := &Config{PcapFile: r.pcapFile, User: r.user, Status: r.status}
-	if r.pcapFile != "" && (r.udpPort != "" || len(r.interfaces) > 0) {
-		return nil, errors.New("--pcapfile excludes --udpport and --interface")
+	if r.pcapFile != "" && (r.udpPort != "" || len(r.interfaces) > 0 || r.conntrack || r.nat) {
+		return nil, errors.New("--pcapfile excludes --udpport, --interface, --conntrack and --nat")
 	}
 	var err error
 	if c.Rate, err = parseRate(r.rate); err != nil {
@@ -224,7 +233,7 @@ func (r *raw) validate() (*Config, error) {
 	if err := r.capturing(c); err != nil {
 		return nil, err
 	}
-	if r.pcapFile == "" && (r.udpPort != "" || len(r.interfaces) == 0) {
+	if r.pcapFile == "" && (r.udpPort != "" || len(r.interfaces) == 0 && !r.conntrack) {
 		if err := r.listener(c); err != nil {
 			return nil, err
 		}

@@ -45,16 +45,17 @@ func onAllThreads(name string, trap, a1, a2 uintptr) error {
 func keepCapabilities() error { return prctl(unix.PR_SET_KEEPCAPS, 1) }
 
 // limitCapabilities gives up all but those, as far as they are there, for good:
-// no program that is started could have more.
-func limitCapabilities(keep capabilities) error {
+// no program that is started could have more. Those of rest are kept too, but
+// rest until withCapability.
+func limitCapabilities(keep, rest capabilities) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3, Pid: int32(os.Getpid())}
 	var have, data [2]unix.CapUserData
 	if err := unix.Capget(&header, &have[0]); err != nil {
 		return fmt.Errorf("capget: %w", err)
 	}
 	header.Pid = 0
-	data[0].Permitted = have[0].Permitted & uint32(keep)
-	data[0].Effective = data[0].Permitted
+	data[0].Permitted = have[0].Permitted & uint32(keep|rest)
+	data[0].Effective = data[0].Permitted & uint32(keep)
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	pin.Pin(&header)
@@ -62,4 +63,21 @@ func limitCapabilities(keep capabilities) error {
 	return errors.Join(
 		prctl(unix.PR_SET_NO_NEW_PRIVS, 1),
 		onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data))))
+}
+
+// withCapability calls f on a thread that has a capability for so long, if the
+// program has kept it.
+func withCapability(c capabilities, f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if unix.Capget(&header, &have[0]) == nil && have[0].Effective&uint32(c) == 0 && have[0].Permitted&uint32(c) != 0 {
+		more := have
+		more[0].Effective |= uint32(c)
+		if unix.Capset(&header, &more[0]) == nil {
+			defer unix.Capset(&header, &have[0])
+		}
+	}
+	f()
 }

@@ -20,6 +20,9 @@ import (
 
 	"github.com/overflowd/overflowd/internal/capture"
 	"github.com/overflowd/overflowd/internal/config"
+	"github.com/overflowd/overflowd/internal/conntrack"
+	"github.com/overflowd/overflowd/internal/evidence"
+	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/identity"
 	"github.com/overflowd/overflowd/internal/pcapfile"
 	"github.com/overflowd/overflowd/internal/selector"
@@ -60,9 +63,16 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		if d.capture != nil {
 			d.capture.Close()
 		}
+		if d.tracked != nil {
+			d.tracked.Close()
+		}
 	}()
 	hits := make(chan source.Hit, queue) // closed when the hot side is done
 	if err := d.open(ctx, hits); err != nil {
+		return err
+	}
+	d.policy = policy.New(c.Private, c.Listen.Port())
+	if err := d.openNAT(); err != nil {
 		return err
 	}
 	if c.SendUDP {
@@ -81,7 +91,8 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 			return err
 		}
 	}
-	if err := dropPrivileges(c.User, c.StateDir, listener, d.keep(), logger); err != nil {
+	keep, rest := d.keep()
+	if err := dropPrivileges(c.User, c.StateDir, listener, keep, rest, logger); err != nil {
 		return err
 	}
 	running = true
@@ -126,6 +137,8 @@ type daemon struct {
 	watch   *source.Watch // of interfaces or a file
 	capture *source.Capture
 	file    *source.File
+	tracked *source.Conntrack
+	nat     *evidence.NAT
 	signer  *signer
 	printer *printer
 	sender  *sender.Sender // nil: print only
@@ -186,6 +199,35 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) error {
 		}
 		d.sources = append(d.sources, d.capture.Run)
 	}
+	if c.Conntrack {
+		s, err := newSelector(c.Rate)
+		if err != nil {
+			return err
+		}
+		d.tracked, err = source.NewConntrack(ctx, source.Tracking{Sink: sink, Selector: s, Flows: c.Flows,
+			Privileged: func(f func()) { withCapability(netAdmin, f) }})
+		if err != nil {
+			return err
+		}
+		d.sources = append(d.sources, d.tracked.Run)
+	}
+	return nil
+}
+
+// openNAT makes what names flows as the Internet sees them.
+func (d *daemon) openNAT() error {
+	d.nat = &evidence.NAT{Reachable: d.policy.Reachable}
+	if !d.config.NAT {
+		return nil
+	}
+	conn, err := conntrack.Dial()
+	if err != nil {
+		return err
+	}
+	d.nat.Lookup = func(k *flow.Key) (e conntrack.Entry, err error) {
+		withCapability(netAdmin, func() { e, err = conn.Lookup(k) })
+		return e, err
+	}
 	return nil
 }
 
@@ -220,12 +262,16 @@ func (d *daemon) readFile(ctx context.Context, file io.Reader) error {
 	return nil
 }
 
-// keep returns the capabilities that are needed when all is open.
-func (d *daemon) keep() (keep capabilities) {
+// keep returns the capabilities that are needed when all is open, and those that
+// are needed now and then.
+func (d *daemon) keep() (keep, rest capabilities) {
 	if d.capture != nil {
 		keep |= netRaw
 	}
-	return keep
+	if d.config.NAT {
+		rest |= netAdmin
+	}
+	return keep, rest
 }
 
 // counters returns those of the sources.
@@ -236,6 +282,9 @@ func (d *daemon) counters() []*source.Counters {
 	}
 	if d.watch != nil {
 		all = append(all, &d.watch.Counters)
+	}
+	if d.tracked != nil {
+		all = append(all, &d.tracked.Counters)
 	}
 	return all
 }
@@ -249,7 +298,6 @@ func (d *daemon) observed() (n uint64) {
 }
 
 func (d *daemon) newSender(t sender.Transport) (err error) {
-	d.policy = policy.New(d.config.Private, d.config.Listen.Port())
 	if err := d.lookUpOwn(); err != nil {
 		return fmt.Errorf("look up our own addresses, which are never sent to: %w", err)
 	}
@@ -327,6 +375,7 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 }
 
 func (d *daemon) hit(h *source.Hit) error {
+	d.nat.Translate(&h.Record)
 	if d.sender != nil {
 		d.sender.Offer(&h.Record, h.Selected)
 		return d.keyError(d.sender.Drain())

@@ -21,15 +21,15 @@ import (
 const usualUser = "overflowd"
 
 // dropPrivileges becomes the user, if the program was started as root, and keeps
-// those capabilities only. The folder of the key is made and handed over to the
+// those capabilities only: see limitCapabilities. The folder of the key is made and handed over to the
 // user before, and so is the status socket, if there is one. Who was started as
 // another user gives up the other capabilities, if he has any.
-func dropPrivileges(name, stateDir string, status *net.UnixListener, keep capabilities, logger *log.Logger) error {
+func dropPrivileges(name, stateDir string, status *net.UnixListener, keep, rest capabilities, logger *log.Logger) error {
 	if os.Geteuid() != 0 {
 		if name != "" {
 			return fmt.Errorf("--user %s: only root can become another user", name)
 		}
-		if err := limitCapabilities(keep); err != nil && !errors.Is(err, errThreads) {
+		if err := limitCapabilities(keep, rest); err != nil && !errors.Is(err, errThreads) {
 			return err
 		}
 		return nil
@@ -66,9 +66,9 @@ func dropPrivileges(name, stateDir string, status *net.UnixListener, keep capabi
 			return fmt.Errorf("hand the status socket over to user %s: %w", name, err)
 		}
 	}
-	if keep != 0 {
+	if keep|rest != 0 {
 		if err := keepCapabilities(); errors.Is(err, errThreads) {
-			logger.Printf("an interface that goes will not be captured again: %v", err)
+			logger.Printf("an interface that goes will not be captured again, and connections not be looked up: %v", err)
 		} else if err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func dropPrivileges(name, stateDir string, status *net.UnixListener, keep capabi
 	if err != nil {
 		return fmt.Errorf("become user %s: %w", name, err)
 	}
-	if err := limitCapabilities(keep); err != nil && !errors.Is(err, errThreads) {
+	if err := limitCapabilities(keep, rest); err != nil && !errors.Is(err, errThreads) {
 		return fmt.Errorf("become user %s: %w", name, err)
 	}
 	logger.Printf("running as user %s", name)

@@ -150,6 +150,10 @@ func (o own) has(a netip.Addr) bool {
 	return ok
 }
 
+// Reachable tells whether an address may be named: a packet to it goes to one host
+// on the Internet, or to one that the owner opened.
+func (p *Policy) Reachable(a netip.Addr) bool { return p.reachable(a) }
+
 // reachable tells whether a packet to the address goes to one host on the
 // Internet, or to one that the owner opened. The zero Addr is in no block.
 func (p *Policy) reachable(a netip.Addr) bool {
