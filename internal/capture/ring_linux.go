@@ -12,7 +12,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/google/gopacket"
 	"golang.org/x/sys/unix"
 
 	"github.com/overflowd/overflowd/internal/packet"
@@ -286,22 +285,6 @@ func (r *Ring) read(f *Frame) bool {
 
 // virtioHeader is the size of struct virtio_net_hdr.
 const virtioHeader = 10
-
-// ZeroCopyReadPacketData implements gopacket.ZeroCopyPacketDataSource: it waits
-// for the next frame, and returns io.EOF after Interrupt. The ancillary data is
-// the *Frame, which is valid as long as the data is.
-func (r *Ring) ZeroCopyReadPacketData() ([]byte, gopacket.CaptureInfo, error) {
-	for !r.Next(&r.frame) {
-		if err := r.wait(); err != nil {
-			return nil, gopacket.CaptureInfo{}, err
-		}
-	}
-	r.ancillary[0] = &r.frame
-	return r.frame.Data, gopacket.CaptureInfo{
-		Timestamp: time.UnixMilli(r.frame.Time), CaptureLength: len(r.frame.Data), Length: int(r.frame.Length),
-		InterfaceIndex: r.index, AncillaryData: r.ancillary[:],
-	}, nil
-}
 
 // Interrupt ends ZeroCopyReadPacketData soon. It may be called by another
 // goroutine.
