@@ -39,6 +39,7 @@ type Ring struct {
 	left     uint32 // frames in the block
 	full     uint64 // blocks that were full
 	vnet     bool   // there is a header of virtio before each frame
+	down     bool   // the interface was, when Gone looked
 
 	ancillary [1]any
 	frame     Frame
@@ -173,12 +174,24 @@ func (r *Ring) Link() packet.LinkType { return r.link }
 func (r *Ring) Full() uint64 { return r.full }
 
 // Gone takes the error of the socket and tells whether the interface is another
-// one by now or none. One that is only down comes up again with the ring.
+// one by now or none. One that is only down comes up again with the ring: see
+// Down.
 func (r *Ring) Gone() bool {
 	unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	// The flags first: if they are those of another one, so is the index.
+	flags, err := request(r.fd, unix.SIOCGIFFLAGS, r.name)
+	if err != nil {
+		return true
+	}
+	r.down = flags.Uint16()&unix.IFF_UP == 0
 	index, err := indexOf(r.fd, r.name)
 	return err != nil || index != r.index
 }
+
+// Down tells whether the interface was down when Gone was asked last. Of such a
+// one the socket does not say that it is removed, and each one is down before it
+// is: Gone has to be asked again from time to time, until it is up.
+func (r *Ring) Down() bool { return r.down }
 
 // Stats asks the kernel. It may be called by another goroutine.
 func (r *Ring) Stats() Stats {
@@ -305,7 +318,7 @@ func (r *Ring) wait() error {
 	if _, err := unix.Poll(fds[:], 100); err != nil && err != unix.EINTR {
 		return err
 	}
-	if fds[0].Revents&unix.POLLERR != 0 && r.Gone() {
+	if (fds[0].Revents&unix.POLLERR != 0 || r.down) && r.Gone() {
 		return ErrNoInterface
 	}
 	return nil

@@ -28,5 +28,6 @@ func (r *Ring) Index() int              { return 0 }
 func (r *Ring) Link() packet.LinkType   { return packet.Ethernet }
 func (r *Ring) Full() uint64            { return 0 }
 func (r *Ring) Gone() bool              { return true }
+func (r *Ring) Down() bool              { return false }
 func (r *Ring) Stats() Stats            { return Stats{} }
 func (r *Ring) Next(*Frame) bool        { return false }

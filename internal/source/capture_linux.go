@@ -61,7 +61,8 @@ func (c *Capture) Run(ctx context.Context) error {
 			fds[i+1] = unix.PollFd{Fd: -1, Events: unix.POLLIN}
 			if t.ring != nil {
 				fds[i+1].Fd = int32(t.ring.Fd())
-			} else {
+			}
+			if t.ring == nil || t.ring.Down() {
 				wait = int(again / time.Millisecond)
 			}
 		}
@@ -69,7 +70,7 @@ func (c *Capture) Run(ctx context.Context) error {
 			return fmt.Errorf("wait for packets: %w", err)
 		}
 		for i, t := range c.taps {
-			if t.ring != nil && fds[i+1].Revents&unix.POLLERR != 0 && t.ring.Gone() {
+			if t.ring != nil && (fds[i+1].Revents&unix.POLLERR != 0 || t.ring.Down()) && t.ring.Gone() {
 				c.drain(t) // what came before
 				c.close(t)
 				tried = time.Time{}
