@@ -50,7 +50,10 @@ func datagram(src, dst uint16) *layers.UDP {
 }
 
 func optioned(ip *layers.IPv4) *layers.IPv4 {
-	ip.Options = []layers.IPv4Option{{OptionType: 148, OptionLength: 4, OptionData: []byte{0, 0}}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}}
+	ip.Options = []layers.IPv4Option{{OptionType: 148, OptionLength: 4, OptionData: []byte{0, 0}}}
+	for range 8 {
+		ip.Options = append(ip.Options, layers.IPv4Option{OptionType: 1})
+	}
 	return ip
 }
 
@@ -148,7 +151,7 @@ func samples(t testing.TB) []sample {
 		{"a source quench for a tracer", answer(4, ip4(icmp, "198.51.100.7", us4), quote4[:28]), false},
 		{"an error with only four bytes of the UDP header", answer(12, ip4(icmp, "198.51.100.7", us4), quote4[:24]), false},
 		{"an error that ends before the port", answer(3, ip4(icmp, "198.51.100.7", us4), quote4[:23]), true},
-		{"an error that ends before the port behind options", answer(3, ip4(icmp, "198.51.100.7", us4), quote4options[:31]), true},
+		{"an error that ends before the port behind options", answer(3, ip4(icmp, "198.51.100.7", us4), quote4options[:35]), true},
 		{"an error that quotes nothing", answer(3, ip4(icmp, "198.51.100.7", us4), nil), true},
 		{"an error for another datagram", answer(3, ip4(icmp, "198.51.100.7", us4), quote4other), true},
 		{"an error for TCP", answer(3, ip4(icmp, "198.51.100.7", us4), quote4tcp), true},
@@ -455,7 +458,7 @@ func TestManyExportersFitInTheKernelsProgram(t *testing.T) {
 		if i == 1 {
 			e.To = netip.MustParseAddrPort("0.0.0.0:2056")
 		}
-		for n := range 500 { // of the dearest length
+		for n := range 500 { // of the longest length
 			e.From = append(e.From, netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x::/127", n)), netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/31", n/256, n%256)))
 		}
 		f.Exports = append(f.Exports, e)
