@@ -4,6 +4,7 @@
 package netns
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,13 +67,34 @@ func (n *Namespace) IP(words string) {
 	n.run(append([]string{"-n", n.Name}, strings.Fields(words)...)...)
 }
 
-// Veth links the interface of one namespace to that of another, and sets them
-// up.
+// Veth links the interface of one namespace to that of another, and waits until
+// they can send.
 func (n *Namespace) Veth(name string, peer *Namespace, peerName string) {
 	n.t.Helper()
 	n.IP("link add dev " + name + " type veth peer name " + peerName + " netns " + peer.Name)
 	peer.IP("link set dev " + peerName + " up")
 	n.IP("link set dev " + name + " up")
+	n.Ready(name)
+	peer.Ready(peerName)
+}
+
+// Ready waits until an interface that is up and has a carrier can send: when both
+// became true the kernel gives it a queue in its own time, and what is sent
+// before is lost without an error.
+func (n *Namespace) Ready(name string) {
+	n.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		l, err := n.show(name)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if l.Operstate == "UP" && l.Qdisc != "noop" {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s is never ready: %+v", name, l)
+		}
+	}
 }
 
 // Set sets net.KEY of sysctl(8) in the namespace.
@@ -159,13 +182,32 @@ func (n *Namespace) Send(name string) func(frames ...[]byte) {
 // directory, such as rx_packets.
 func (n *Namespace) Statistic(name, which string) uint64 {
 	n.t.Helper()
-	out, err := exec.Command("ip", "-n", n.Name, "-s", "-j", "link", "show", "dev", name).Output()
+	l, err := n.show(name)
 	if err != nil {
-		n.t.Fatalf("statistics of %s: %v", name, err)
+		n.t.Fatal(err)
 	}
-	v, err := parse(out, which)
-	if err != nil {
-		n.t.Fatalf("statistics of %s: %v", name, err)
+	direction, what, _ := strings.Cut(which, "_")
+	v, ok := l.Stats64[direction][what]
+	if !ok {
+		n.t.Fatalf("%s has no statistic %s", name, which)
 	}
 	return v
+}
+
+// link is what ip(8) tells of one.
+type link struct {
+	Operstate, Qdisc string
+	Stats64          map[string]map[string]uint64
+}
+
+func (n *Namespace) show(name string) (*link, error) {
+	out, err := exec.Command("ip", "-n", n.Name, "-s", "-j", "link", "show", "dev", name).Output()
+	if err != nil {
+		return nil, fmt.Errorf("show %s: %w", name, err)
+	}
+	var l []link
+	if err := json.Unmarshal(out, &l); err != nil || len(l) != 1 {
+		return nil, fmt.Errorf("show %s: %d links, %v: %s", name, len(l), err, out)
+	}
+	return &l[0], nil
 }
