@@ -43,7 +43,7 @@ lint:
 	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; exit 1; }
 	go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
-	GOOS=darwin go vet ./cmd/... ./internal/config ./internal/conntrack ./internal/identity ./internal/sender/... ./internal/source
+	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/sender/... ./internal/source
 	shellcheck -x .ci/run .ci/packages .ci/gotest testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
 
 unit:
