@@ -5,6 +5,7 @@ package capture
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/net/bpf"
 
@@ -238,27 +239,32 @@ func (a *assembler) ports(load uint16, at uint32) {
 func (f *Filter) exports(a *assembler, source, size uint32) {
 	left := maxPrefixes
 	for i := range f.Exports {
-		e := &f.Exports[i]
-		to := e.To.Addr()
-		if !to.IsUnspecified() && to.BitLen() != int(size)*8 {
-			continue
+		port := f.Exports[i].To.Port()
+		if slices.ContainsFunc(f.Exports[:i], func(e Export) bool { return e.To.Port() == port }) {
+			continue // it was with the others of the port
 		}
-		port := a.when(jumpEqual, uint32(e.To.Port()))
-		var within []int
-		if !to.IsUnspecified() {
-			within = a.within(netip.PrefixFrom(to, to.BitLen()), source+size)
-		}
-		for _, from := range e.From {
-			if from.Addr().BitLen() == int(size)*8 && left > 0 {
-				left--
-				blocks := a.within(from, source)
-				a.ret(0)
-				a.ends(blocks)
+		block := a.when(jumpEqual, uint32(port))
+		for _, e := range f.Exports[i:] {
+			to := e.To.Addr()
+			if e.To.Port() != port || !to.IsUnspecified() && to.BitLen() != int(size)*8 {
+				continue
 			}
+			var within []int
+			if !to.IsUnspecified() {
+				within = a.within(netip.PrefixFrom(to, to.BitLen()), source+size)
+			}
+			for _, from := range e.From {
+				if from.Addr().BitLen() == int(size)*8 && left > 0 {
+					left--
+					blocks := a.within(from, source)
+					a.ret(0)
+					a.ends(blocks)
+				}
+			}
+			a.ends(within)
 		}
-		a.ends(within)
 		a.ret(Snap)
-		a.end(port)
+		a.end(block)
 	}
 	a.ret(Snap)
 }

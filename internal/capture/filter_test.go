@@ -208,10 +208,17 @@ func samples(t testing.TB) []sample {
 	}
 }
 
+func disassemble(raw []instruction) (p []bpf.Instruction) {
+	for _, i := range raw {
+		p = append(p, i.Disassemble())
+	}
+	return p
+}
+
 // machine is the filter in a virtual machine.
 func machine(t testing.TB, f *Filter, link packet.LinkType) func([]byte) bool {
 	t.Helper()
-	vm, err := bpf.NewVM(f.program(link))
+	vm, err := bpf.NewVM(disassemble(f.program(link)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -465,10 +472,7 @@ func TestManyExportersFitInTheKernelsProgram(t *testing.T) {
 	}
 	f.Thin = 7
 	for _, link := range []packet.LinkType{packet.Ethernet, packet.Raw} {
-		raw, err := bpf.Assemble(f.program(link))
-		if err != nil {
-			t.Fatal(err)
-		}
+		raw := f.program(link)
 		if len(raw) >= most {
 			t.Errorf("link type %d: %d instructions", link, len(raw))
 		}
@@ -498,14 +502,7 @@ func TestThinningComparesWithTheChance(t *testing.T) {
 	for _, link := range []packet.LinkType{packet.Ethernet, packet.Raw} {
 		for n := uint32(2); n <= 4096; n = n*3/2 + 1 {
 			f := Filter{Thin: n}
-			raw, err := bpf.Assemble(f.program(link))
-			if err != nil {
-				t.Fatal(err)
-			}
-			whole, err := bpf.Assemble((&Filter{}).program(link))
-			if err != nil {
-				t.Fatal(err)
-			}
+			raw, whole := f.program(link), (&Filter{}).program(link)
 			const random = 0xfffff000 + 56 // SKF_AD_OFF + SKF_AD_RANDOM
 			if raw[0] != (bpf.RawInstruction{Op: 0x20, K: random}) || raw[1].Op != 0x35 || raw[1].Jf != 1 || raw[1].Jt != 0 || raw[2] != (bpf.RawInstruction{Op: 6}) {
 				t.Fatalf("1 in %d: %v", n, raw[:3]) // ld rand; jge #K, 0, 1; ret #0

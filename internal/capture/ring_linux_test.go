@@ -322,7 +322,7 @@ func TestWithoutPrivilegeNothingIsCaptured(t *testing.T) {
 	cmd.Env, cmd.Dir = append(os.Environ(), "CAPTURE_AS_NOBODY=1"), "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "error: capture on lo: operation not permitted true") {
+	if err != nil || !strings.Contains(string(out), "error: capture on lo: operation not permitted: it takes root or CAP_NET_RAW true") {
 		t.Errorf("%v: %s", err, out)
 	}
 }

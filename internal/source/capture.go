@@ -230,7 +230,7 @@ func (c *Capture) drain(t *tap) bool {
 	c.also = &t.counted
 	var f capture.Frame
 	for n := 0; n < maxDrain && t.ring.Next(&f); n++ {
-		if t.from != 0 && f.Nanoseconds() >= t.from {
+		if t.from != 0 && begun(f.Nanoseconds()-t.from) {
 			c.flush(&t.in)
 			c.scale(t, t.next)
 		}
@@ -243,6 +243,11 @@ func (c *Capture) drain(t *tap) bool {
 	c.flush(&t.in)
 	return t.ring.Full() != full
 }
+
+// begun tells whether a filter holds that was put there so long ago, in ns. What
+// is in the ring is no older than it takes to fill it, unless the clock was set
+// back.
+func begun(since int64) bool { return since >= 0 || since < -int64(10*time.Second) }
 
 // maxDrain is about how many frames a ring holds: then it is the turn of the
 // others, and of the end.
