@@ -149,6 +149,21 @@ func runHelper(args []string) error {
 			}
 			fmt.Println(ttl, from.IP, hex.EncodeToString(b[:n]))
 		}
+	case "echo": // sends back what comes to port 9999, for a minute
+		pc, err := net.ListenPacket("udp", ":9999")
+		if err != nil {
+			return err
+		}
+		fmt.Println("ready")
+		pc.SetDeadline(time.Now().Add(time.Minute))
+		b := make([]byte, 2000)
+		for {
+			n, from, err := pc.ReadFrom(b)
+			if err != nil {
+				return err
+			}
+			pc.WriteTo(b[:n], from)
+		}
 	case "blast": // 20,000 packets of 1,000 bytes within some seconds
 		c, err := net.Dial("udp", args[1])
 		if err != nil {
