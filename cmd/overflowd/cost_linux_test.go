@@ -45,6 +45,7 @@ func exportTemplates(version uint16) []byte {
 		be.PutUint32(b[4:], 1_790_000_000)
 	}
 	be.PutUint16(b, version)
+	be.PutUint16(b[2:], 1+22) // of IPFIX it will be the length
 	template := be.AppendUint16(be.AppendUint16(nil, 256), uint16(len(fields)))
 	var record []byte
 	for _, f := range fields {
@@ -302,7 +303,7 @@ func TestBudgetOfMemoryUnderForgedExporters(t *testing.T) {
 func forgedExport() []byte {
 	be := binary.BigEndian
 	b := make([]byte, 20)
-	b[1], b[8] = 9, 0x60
+	b[1], b[3], b[8] = 9, 4, 0x60
 	for _, n := range []uint16{
 		0, 4 + 4 + 4*4, 256, 4, 8, 4, 12, 4, 2, 4, 1, 4,
 		1, 4 + 6 + 3*4, 300, 4, 8, 1, 4, 48, 4, 34, 4,
