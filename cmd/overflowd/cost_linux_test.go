@@ -89,27 +89,11 @@ func exportSFlow() []byte {
 
 // exportFile writes a capture of n times the datagram, on Ethernet.
 func exportFile(t *testing.T, n int, export []byte) string {
-	size := len(export)
-	frame := make([]byte, 14+20+8, 14+20+8+size)
-	frame[12] = 0x08
-	ip := frame[14:]
-	ip[0], ip[9] = 0x45, 17
-	binary.BigEndian.PutUint16(ip[2:], uint16(20+8+size))
-	binary.BigEndian.PutUint16(ip[24:], uint16(8+size))
-	frame = append(frame, export...)
-	b := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4)
-	b = append(b, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0)
+	b, frame := captureHeader(), exportFrame(export)
 	for range n {
-		b = append(b, 0, 0, 0, 0x60, 0, 0, 0, 0)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(frame)))
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(frame)))
-		b = append(b, frame...)
+		b = appendFrame(b, frame)
 	}
-	name := filepath.Join(t.TempDir(), "export.pcap")
-	if err := os.WriteFile(name, b, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return name
+	return captureFile(t, b)
 }
 
 func buildRelease(t *testing.T) string {
@@ -120,9 +104,9 @@ func buildRelease(t *testing.T) string {
 	return program
 }
 
-// TestBudgetOfInstructions counts what a flow record costs from the file to the
-// selector, as valgrind sees it: a difference of two files, so that the start is
-// not in it.
+// TestBudgetOfInstructions counts what a flow record, or a packet, costs from the
+// file to the selector, as valgrind sees it: a difference of two files, so that
+// the start is not in it.
 func TestBudgetOfInstructions(t *testing.T) {
 	if _, err := exec.LookPath("valgrind"); err != nil {
 		if os.Getenv("CI") != "" {
@@ -131,8 +115,8 @@ func TestBudgetOfInstructions(t *testing.T) {
 		t.Skip(err)
 	}
 	program := buildRelease(t)
-	count := func(datagrams int, export []byte) int {
-		cmd := exec.Command("valgrind", "--tool=lackey", "--basic-counts=yes", program, "-f", exportFile(t, datagrams, export),
+	count := func(file string) int {
+		cmd := exec.Command("valgrind", "--tool=lackey", "--basic-counts=yes", program, "-f", file,
 			"-r", "0.000000000001", "--seed", "1", "--state", t.TempDir())
 		// An instruction that valgrind does not know, and Go's scheduler now and
 		// then wants.
@@ -163,10 +147,26 @@ func TestBudgetOfInstructions(t *testing.T) {
 		{"sFlow", exportSFlow(), 7, 950},
 	} {
 		const few, many = 4000, 12000
-		per := float64(count(many, c.export)-count(few, c.export)) / float64((many-few)*c.records)
+		per := float64(count(exportFile(t, many, c.export))-count(exportFile(t, few, c.export))) / float64((many-few)*c.records)
 		t.Logf("%s: %.0f instructions a record", c.name, per)
 		if per > c.bar || per < 20 {
 			t.Errorf("%s: %.0f instructions a record, the bar is %.0f", c.name, per, c.bar)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		kind func() (uint16, int)
+		bar  float64
+	}{
+		{"packets of 5,000 flows", mixOf(5000), 450},
+		{"packets of a flood", flood, 560},
+	} {
+		const frames, few, many = 20000, 3, 10 // blocks: the flows are in the table after the few
+		x := newTraffic(frames, c.kind)
+		per := float64(count(x.file(t, many))-count(x.file(t, few))) / float64((many-few)*frames)
+		t.Logf("%s: %.0f instructions a packet", c.name, per)
+		if per > c.bar || per < 50 {
+			t.Errorf("%s: %.0f instructions a packet, the bar is %.0f", c.name, per, c.bar)
 		}
 	}
 }
