@@ -209,6 +209,72 @@ func TestBudgetOfMemory(t *testing.T) {
 	}
 }
 
+// Reading is the program while it reads a capture that is written to it.
+type reading struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	w      *os.File
+	stderr strings.Builder
+}
+
+// startReading starts the program with more arguments.
+func startReading(t *testing.T, args ...string) *reading {
+	p := &reading{t: t, cmd: exec.Command(buildRelease(t), append([]string{"-f", "-", "--state", t.TempDir()}, args...)...)}
+	// A collection of garbage is a line that begins with "gc".
+	p.cmd.Env = append(os.Environ(), "GODEBUG=gctrace=1")
+	p.cmd.Stderr = &p.stderr
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stdin, p.w = r, w
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	return p
+}
+
+func (p *reading) write(b []byte) {
+	if _, err := p.w.Write(b); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// resident returns how many KiB it has once it has read all, without the pages
+// of the program's file, which come as they are used.
+func (p *reading) resident() int {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		n, err := unix.IoctlGetInt(int(p.w.Fd()), unix.TIOCINQ)
+		if err != nil || time.Now().After(deadline) {
+			p.t.Fatalf("%d bytes unread, %v", n, err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // for what was read last
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	m := regexp.MustCompile(`RssAnon:\s+(\d+) kB`).FindSubmatch(status)
+	if m == nil {
+		p.t.Fatalf("no anonymous memory: %s", status)
+	}
+	kib, _ := strconv.Atoi(string(m[1]))
+	return kib
+}
+
+// end returns what it says.
+func (p *reading) end() string {
+	p.w.Close()
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Fatalf("%v: %s", err, p.stderr.String())
+	}
+	return p.stderr.String()
+}
+
 // TestBudgetOfMemoryUnderForgedExporters: what a million addresses send, each
 // with templates, sampling and data of its own, takes no more memory than the
 // same of ten.
@@ -217,43 +283,7 @@ func TestBudgetOfMemoryUnderForgedExporters(t *testing.T) {
 	if n := os.Getenv("OVERFLOWD_FORGED"); n != "" {
 		datagrams, _ = strconv.Atoi(n)
 	}
-	cmd := exec.Command(buildRelease(t), "-f", "-", "--state", t.TempDir())
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdin = r
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r.Close()
-	write := func(b []byte) {
-		if _, err := w.Write(b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	resident := func() int {
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-			n, err := unix.IoctlGetInt(int(w.Fd()), unix.TIOCINQ)
-			if err != nil || time.Now().After(deadline) {
-				t.Fatalf("%d bytes unread, %v", n, err)
-			}
-			if n == 0 {
-				break
-			}
-		}
-		time.Sleep(50 * time.Millisecond) // for what was read last
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Without the pages of the program's file, which come as they are used.
-		m := regexp.MustCompile(`RssAnon:\s+(\d+) kB`).FindSubmatch(status)
-		kib, _ := strconv.Atoi(string(m[1]))
-		return kib
-	}
+	p := startReading(t)
 	capture, err := os.ReadFile(exportFile(t, 2, forgedExport()))
 	if err != nil {
 		t.Fatal(err)
@@ -275,26 +305,52 @@ func TestBudgetOfMemoryUnderForgedExporters(t *testing.T) {
 		}
 		return b
 	}
-	write(header)
+	p.write(header)
 	const few = 100_000
 	for range few / 1000 {
-		write(batch(1000, 10))
+		p.write(batch(1000, 10))
 	}
-	before := resident()
+	before := p.resident()
 	for left := datagrams; left > 0; left -= 1000 {
-		write(batch(1000, 1_000_000))
+		p.write(batch(1000, 1_000_000))
 	}
-	after := resident()
-	w.Close()
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d KiB after ten exporters, %d KiB after %d datagrams of a million: %s", before, after, datagrams, stderr.String())
-	if !strings.Contains(stderr.String(), fmt.Sprintf("%d flow export datagrams", datagrams+few)) || !strings.Contains(stderr.String(), "made room") {
-		t.Errorf("they were not read: %s", stderr.String())
+	after := p.resident()
+	said := p.end()
+	t.Logf("%d KiB after ten exporters, %d KiB after %d datagrams of a million: %s", before, after, datagrams, said)
+	if !strings.Contains(said, fmt.Sprintf("%d flow export datagrams", datagrams+few)) || !strings.Contains(said, "made room") {
+		t.Errorf("they were not read: %s", said)
 	}
 	if after > before+128 {
 		t.Errorf("%d KiB resident after ten exporters, %d KiB after a million", before, after)
+	}
+}
+
+// TestBudgetOfMemoryUnderAFlood: two million packets, each of another source,
+// take no more memory than a tenth of them, and no collection of garbage.
+func TestBudgetOfMemoryUnderAFlood(t *testing.T) {
+	const frames, few, many = 2000, 100, 1000 // blocks
+	p := startReading(t, "-r", "0.000000000001")
+	x := newTraffic(frames, flood)
+	p.write(captureHeader())
+	for range few {
+		p.write(x.block(0))
+	}
+	before := p.resident()
+	for range many - few {
+		p.write(x.block(0))
+	}
+	after := p.resident()
+	said := p.end()
+	collections := len(regexp.MustCompile(`(?m)^gc \d`).FindAllString(said, -1))
+	t.Logf("%d KiB after %d sources, %d KiB after %d; %d collections: %s", before, frames*few, after, frames*many, collections, said)
+	if !strings.Contains(said, fmt.Sprintf("-: %d packets, %d bytes, %d flows; 0 packets selected", frames*many, 40*frames*many, frames*many)) {
+		t.Errorf("they were not read: %s", said)
+	}
+	if after > before+64 {
+		t.Errorf("%d KiB resident after %d sources, %d KiB after %d", before, frames*few, after, frames*many)
+	}
+	if collections > 0 {
+		t.Errorf("%d collections of garbage: %s", collections, said)
 	}
 }
 
