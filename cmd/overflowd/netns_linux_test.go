@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/sender"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -36,8 +37,27 @@ type lab struct {
 }
 
 func newLab(t *testing.T) *lab {
+	need(t, "ip", "softflowd")
+	pid := os.Getpid()
+	l := &lab{t, fmt.Sprintf("src%d", pid), fmt.Sprintf("router%d", pid), fmt.Sprintf("hop%d", pid), fmt.Sprintf("dst%d", pid)}
+	for _, ns := range []string{l.src, l.router, l.hop, l.dst} {
+		l.namespace(ns, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0")
+	}
+	l.link(l.src, "45.83.0.2/24", "2600::2/64", l.router, "45.83.0.1/24", "2600::1/64")
+	l.link(l.router, "11.0.0.1/24", "2601::1/64", l.hop, "11.0.0.2/24", "2601::2/64")
+	l.link(l.hop, "91.200.16.1/24", "2a00::1/64", l.dst, "91.200.16.2/24", "2a00::2/64")
+	for _, r := range [][3]string{{l.src, "45.83.0.1", "2600::1"}, {l.router, "11.0.0.2", "2601::2"}, {l.hop, "11.0.0.1", "2601::1"}, {l.dst, "91.200.16.1", "2a00::1"}} {
+		l.run("ip", "-n", r[0], "route", "add", "default", "via", r[1])
+		l.run("ip", "-n", r[0], "-6", "route", "add", "default", "via", r[2])
+	}
+	return l
+}
+
+// need skips the test, or in CI fails it, unless it runs as root and has the tools.
+func need(t *testing.T, tools ...string) {
+	t.Helper()
 	var missing string
-	for _, tool := range []string{"ip", "softflowd"} {
+	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
 			missing = tool + " is missing"
 		}
@@ -51,31 +71,27 @@ func newLab(t *testing.T) *lab {
 		}
 		t.Skip(missing)
 	}
-	pid := os.Getpid()
-	l := &lab{t, fmt.Sprintf("src%d", pid), fmt.Sprintf("router%d", pid), fmt.Sprintf("hop%d", pid), fmt.Sprintf("dst%d", pid)}
-	for _, ns := range []string{l.src, l.router, l.hop, l.dst} {
-		l.run("ip", "netns", "add", ns)
-		t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
-		l.run("ip", "-n", ns, "link", "set", "lo", "up")
-		for _, f := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0"} {
-			l.run("ip", "netns", "exec", ns, "sysctl", "-q", f)
-		}
-	}
-	l.link(l.src, "45.83.0.2/24", "2600::2/64", l.router, "45.83.0.1/24", "2600::1/64")
-	l.link(l.router, "11.0.0.1/24", "2601::1/64", l.hop, "11.0.0.2/24", "2601::2/64")
-	l.link(l.hop, "91.200.16.1/24", "2a00::1/64", l.dst, "91.200.16.2/24", "2a00::2/64")
-	for _, r := range [][3]string{{l.src, "45.83.0.1", "2600::1"}, {l.router, "11.0.0.2", "2601::2"}, {l.hop, "11.0.0.1", "2601::1"}, {l.dst, "91.200.16.1", "2a00::1"}} {
-		l.run("ip", "-n", r[0], "route", "add", "default", "via", r[1])
-		l.run("ip", "-n", r[0], "-6", "route", "add", "default", "via", r[2])
-	}
-	return l
 }
 
+// namespace makes one, with settings, until the end of the test.
+func (l *lab) namespace(ns string, settings ...string) {
+	l.t.Helper()
+	l.run("ip", "netns", "add", ns)
+	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
+	l.run("ip", "-n", ns, "link", "set", "lo", "up")
+	for _, s := range settings {
+		l.run("ip", "netns", "exec", ns, "sysctl", "-q", s)
+	}
+}
+
+// link joins two namespaces. An IPv6 address may be empty.
 func (l *lab) link(a, a4, a6, b, b4, b6 string) {
 	l.run("ip", "-n", a, "link", "add", "to-"+b[:3], "type", "veth", "peer", "name", "to-"+a[:3], "netns", b)
 	for _, x := range [][4]string{{a, "to-" + b[:3], a4, a6}, {b, "to-" + a[:3], b4, b6}} {
 		l.run("ip", "-n", x[0], "addr", "add", x[2], "dev", x[1])
-		l.run("ip", "-n", x[0], "addr", "add", x[3], "dev", x[1], "nodad")
+		if x[3] != "" {
+			l.run("ip", "-n", x[0], "addr", "add", x[3], "dev", x[1], "nodad")
+		}
 		l.run("ip", "-n", x[0], "link", "set", x[1], "up")
 	}
 }
@@ -164,18 +180,28 @@ func runHelper(args []string) error {
 			}
 			pc.WriteTo(b[:n], from)
 		}
-	case "blast": // 20,000 packets of 1,000 bytes within some seconds
+	case "blast": // so many packets of so many bytes, as many each 10 ms
 		c, err := net.Dial("udp", args[1])
 		if err != nil {
 			return err
 		}
-		for i := range 20000 {
-			c.Write(make([]byte, 1000)) // "connection refused" of the other end is no concern
-			if i%100 == 99 {
+		var n [3]int
+		for i := range n {
+			if n[i], err = strconv.Atoi(args[2+i]); err != nil {
+				return err
+			}
+		}
+		b := make([]byte, n[1])
+		refused := 0
+		for i := range n[0] {
+			if _, err := c.Write(b); err != nil { // "connection refused" tells of one before
+				refused++
+			}
+			if i%n[2] == n[2]-1 {
 				time.Sleep(10 * time.Millisecond)
 			}
 		}
-		fmt.Println("done")
+		fmt.Println("done", refused)
 		return nil
 	case "send": // by the transport alone
 		u, err := sender.OpenUDP()
@@ -194,7 +220,12 @@ func TestBothEndsOfAFlowGetATracer(t *testing.T) {
 	t.Run("NetFlow v5", func(t *testing.T) { bothEnds(t, "5", "45.83.0.2", "91.200.16.2") })
 	t.Run("NetFlow v9, IPv6", func(t *testing.T) { bothEnds(t, "9", "2600::2", "2a00::2") })
 	t.Run("IPFIX, IPv6", func(t *testing.T) { bothEnds(t, "10", "2600::2", "2a00::2") })
+	t.Run("capture", func(t *testing.T) { bothEnds(t, captured, "45.83.0.2", "91.200.16.2") })
+	t.Run("capture, IPv6", func(t *testing.T) { bothEnds(t, captured, "2600::2", "2a00::2") })
 }
+
+// captured is in the place of an export's version.
+const captured = ""
 
 func bothEnds(t *testing.T, version, source, destination string) {
 	l := newLab(t)
@@ -204,32 +235,36 @@ func bothEnds(t *testing.T, version, source, destination string) {
 			t.Fatal("a listener did not start")
 		}
 	}
-	open, err := os.MkdirTemp("", "overflowd") // unlike t.TempDir, one that another user may enter
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(open) })
-	if err := os.Chmod(open, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	open := openFolder(t)
 	state, socket := filepath.Join(open, "state"), filepath.Join(open, "socket")
 	program := filepath.Join(t.TempDir(), "overflowd")
 	l.run("go", "build", "-o", program, ".")
+	from, started, said := []string{"-u", "7777"}, filepath.Join(t.TempDir(), "ctl"), "127.0.0.1"
+	if version == captured {
+		from, started, said = []string{"-i", "to-src"}, socket, "capturing on to-src"
+	}
 	var stdout, stderr bytes.Buffer
-	daemon := l.start(l.router, &stdout, &stderr, program, "-u", "7777", "-r", "1/1000", "--send", "udp", "--state", state,
-		"--contact-email", "abuse@example.net", "--user", "nobody", "--status", socket)
-	ctl := filepath.Join(t.TempDir(), "ctl")
-	l.start(l.router, io.Discard, io.Discard, "softflowd", "-d", "-i", "to-"+l.src[:3], "-n", "127.0.0.1:7777", "-v", version,
-		"-t", "maxlife=1", "-t", "expint=1", "-c", ctl, "-p", filepath.Join(t.TempDir(), "pid"))
+	daemon := l.start(l.router, &stdout, &stderr, program, append(from, "-r", "1/1000", "--send", "udp", "--state", state,
+		"--contact-email", "abuse@example.net", "--user", "nobody", "--status", socket)...)
+	if version != captured {
+		l.start(l.router, io.Discard, io.Discard, "softflowd", "-d", "-i", "to-"+l.src[:3], "-n", "127.0.0.1:7777", "-v", version,
+			"-t", "maxlife=1", "-t", "expint=1", "-c", started, "-p", filepath.Join(t.TempDir(), "pid"))
+	}
 	for range 100 {
-		if _, err := os.Stat(ctl); err == nil {
+		if _, err := os.Stat(started); err == nil {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	blast := l.helper(l.src, "blast", net.JoinHostPort(destination, "9999"))
-	if !blast.Scan() || blast.Text() != "done" {
-		t.Fatal("no traffic")
+	blast := l.helper(l.src, "blast", net.JoinHostPort(destination, "9999"), "20000", "1000", "100")
+	done := func() time.Time {
+		if !blast.Scan() || !strings.HasPrefix(blast.Text(), "done") {
+			t.Fatal("no traffic")
+		}
+		return time.Now()
+	}
+	if version != captured { // at the latest when the flow is over
+		done()
 	}
 	for end, c := range map[string]struct {
 		s    *bufio.Scanner
@@ -264,9 +299,19 @@ func bothEnds(t *testing.T, version, source, destination string) {
 		if age := time.Since(time.UnixMilli(f.End)); age < -time.Second || age > time.Minute {
 			t.Errorf("the flow ended %v ago", age)
 		}
+		if version == captured && (m.SourceType != "Capture" || f.Known&flow.HasTTL == 0 || f.TTL != 64 ||
+			f.Packets < 1 || f.Packets > 20000 || f.Bytes != f.Packets*uint64(1000+8+ipHeader(f.Family))) {
+			t.Errorf("the %s got: %s", end, signed.Message)
+		}
+	}
+	if version == captured { // there is no need to wait for the end of a flow
+		came := time.Now()
+		if early := done().Sub(came); early < 500*time.Millisecond {
+			t.Errorf("both ends were told %v before the end of the flow", early)
+		}
 	}
 	if out, err := exec.Command("ip", "netns", "exec", l.router, program, "status", "--status", socket).CombinedOutput(); err != nil ||
-		!strings.Contains(string(out), "127.0.0.1") || !strings.Contains(string(out), "sending tracers") {
+		!strings.Contains(string(out), said) || !strings.Contains(string(out), "sending tracers") {
 		t.Errorf("status: %v: %s", err, out)
 	}
 	daemon.Process.Signal(syscall.SIGTERM)
@@ -285,6 +330,26 @@ func bothEnds(t *testing.T, version, source, destination string) {
 	if !strings.Contains(stderr.String(), "running as user nobody") || !strings.Contains(stderr.String(), "sent ") {
 		t.Errorf("the program says:\n%s", stderr.String())
 	}
+}
+
+// openFolder is, unlike t.TempDir, one that another user may enter.
+func openFolder(t *testing.T) string {
+	open, err := os.MkdirTemp("", "overflowd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(open) })
+	if err := os.Chmod(open, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return open
+}
+
+func ipHeader(f flow.Family) int {
+	if f == flow.IPv6 {
+		return 40
+	}
+	return 20
 }
 
 // TestTheHopLimitTellsTheDistanceOverIPv6 too.
