@@ -67,7 +67,11 @@ func (r *raw) capturing(c *Config) error {
 }
 
 func (r *raw) thinning(c *Config) error {
+	none := errors.New("--thin is of the packets of --interface")
 	if r.thin == "auto" {
+		if len(r.interfaces) == 0 {
+			return none
+		}
 		c.Thin, c.ThinAuto = 1, true
 		return nil
 	}
@@ -80,7 +84,7 @@ func (r *raw) thinning(c *Config) error {
 	}
 	c.Thin = uint32(n)
 	if n > 1 && len(r.interfaces) == 0 {
-		return errors.New("--thin is of the packets of --interface")
+		return none
 	}
 	return nil
 }
