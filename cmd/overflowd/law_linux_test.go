@@ -38,17 +38,28 @@ func lawful(t *testing.T) int {
 // selection is what the printed tracers tell of the packets that were selected.
 type selection struct {
 	packets uint64
-	second  [seconds]uint64
+	second  [lawSeconds]uint64
 	class   map[uint16]uint64
 	// heavy is how many packets the flow of many had at the last of its tracers.
 	heavy uint64
 }
 
-// seconds is how long the traffic of the law takes by its own clock.
-const seconds = 100
+// lawRate is the chance of a packet.
+const lawRate = 0.001
 
-var lineOf = regexp.MustCompile(`^{"flowdata":{"sourcetype":{"type":"Capture"},"data":{"saddr":"[0-9.]+","daddr":"91\.200\.16\.2","sport":\d+,"dport":(\d+),` +
-	`"protocol":6,"tos":0,"flags":2,"pcount":(\d+),"bcount":\d+,"stime":\d+,"etime":(\d+),"ttl":57}},.*"sampling":{"rate":0.001,"selected":(\d+),`)
+// lawSeconds is how long the traffic of the law takes by its own clock.
+const lawSeconds = 100
+
+// number returns a member of a line; those that are signed come first.
+func number(line []byte, name string) (n uint64, ok bool) {
+	_, line, ok = bytes.Cut(line, []byte(`"`+name+`":`))
+	digits := bytes.IndexAny(line, ",}")
+	if !ok || digits < 0 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(line[:digits]), 10, 64)
+	return n, err == nil
+}
 
 // read reads the lines of tracers. To verify each of them takes longer than all
 // else: that is done with one in some hundreds, with which the others are alike.
@@ -56,15 +67,14 @@ func (s *selection) read(r io.Reader) error {
 	s.class = map[uint16]uint64{}
 	lines := bufio.NewScanner(r)
 	for n := 0; lines.Scan(); n++ {
-		m := lineOf.FindSubmatch(lines.Bytes())
-		if m == nil {
-			return fmt.Errorf("not what was expected: %s", lines.Text())
+		var x [4]uint64
+		for i, name := range []string{"dport", "pcount", "etime", "selected"} {
+			var ok bool
+			if x[i], ok = number(lines.Bytes(), name); !ok {
+				return fmt.Errorf("no %s: %s", name, lines.Text())
+			}
 		}
-		var x [4]uint64 // port, packets, end, selected
-		for i := range x {
-			x[i], _ = strconv.ParseUint(string(m[i+1]), 10, 64)
-		}
-		if x[2]-began >= seconds {
+		if x[2]-began >= lawSeconds {
 			return fmt.Errorf("it ends outside the capture: %s", lines.Text())
 		}
 		s.packets += x[3]
@@ -82,7 +92,7 @@ func (s *selection) read(r io.Reader) error {
 			if err != nil {
 				return err
 			}
-			if f := &got.Flow; f.Source.Protocol != flow.Capture || uint64(f.DstPort) != x[0] || f.Packets != x[1] || uint64(f.End)/1000 != x[2] || got.Selected != x[3] {
+			if f := &got.Flow; f.Source.Protocol != flow.Capture || f.TTL != 57 || got.Rate != lawRate || uint64(f.DstPort) != x[0] || f.Packets != x[1] || uint64(f.End)/1000 != x[2] || got.Selected != x[3] {
 				return fmt.Errorf("the tracer of %s says %s", lines.Text(), signed.Message)
 			}
 		}
@@ -94,9 +104,8 @@ func (s *selection) read(r io.Reader) error {
 // of, and independently of the others, although a flood takes nearly all of the
 // flow table all the time.
 func TestTheLawOverManyPackets(t *testing.T) {
-	const rate = 0.001
 	x := newTraffic(5000, threeClasses())
-	blocks := lawful(t) / x.frames / seconds * seconds
+	blocks := lawful(t) / x.frames / lawSeconds * lawSeconds
 	total := blocks * x.frames
 
 	cmd := exec.Command(buildRelease(t), "-f", "-", "-r", "1/1000", "--state", t.TempDir())
@@ -117,7 +126,7 @@ func TestTheLawOverManyPackets(t *testing.T) {
 		defer stdin.Close()
 		stdin.Write(captureHeader())
 		for n := range blocks {
-			if _, err := stdin.Write(x.block(uint32(n * seconds / blocks))); err != nil {
+			if _, err := stdin.Write(x.block(uint32(n * lawSeconds / blocks))); err != nil {
 				return
 			}
 		}
@@ -144,8 +153,8 @@ func TestTheLawOverManyPackets(t *testing.T) {
 	}
 
 	// The number: 4.5 standard deviations are a chance of 7e-6.
-	want := rate * float64(total)
-	sigma := math.Sqrt(want * (1 - rate))
+	want := lawRate * float64(total)
+	sigma := math.Sqrt(want * (1 - lawRate))
 	off := (float64(s.packets) - want) / sigma
 	t.Logf("%d of %d packets selected, %+.2f sigma", s.packets, total, off)
 	if math.Abs(off) > 4.5 {
@@ -156,19 +165,19 @@ func TestTheLawOverManyPackets(t *testing.T) {
 	// small. The bounds are the quantiles of 3e-6 of chi-square, 100 degrees.
 	squares := 0.0
 	for _, n := range s.second {
-		d := float64(n) - want/seconds
-		squares += d * d / (want / seconds * (1 - rate))
+		d := float64(n) - want/lawSeconds
+		squares += d * d / (want / lawSeconds * (1 - lawRate))
 	}
-	t.Logf("by time: chi-square %.1f of %d degrees", squares, seconds)
+	t.Logf("by time: chi-square %.1f of %d degrees", squares, lawSeconds)
 	if squares < 48 || squares > 178 {
-		t.Errorf("the numbers over time: chi-square %.1f of %d degrees: %v", squares, seconds, s.second)
+		t.Errorf("the numbers over time: chi-square %.1f of %d degrees: %v", squares, lawSeconds, s.second)
 	}
 
 	// By class. The bound is the quantile of 7e-6, 3 degrees.
 	squares = 0
 	for port, share := range map[uint16]float64{heavyPort: 0.3, otherPort: 0.2, floodPort: 0.5} {
 		d := float64(s.class[port]) - share*want
-		squares += d * d / (share * want * (1 - rate))
+		squares += d * d / (share * want * (1 - lawRate))
 	}
 	t.Logf("by class: chi-square %.1f of 3 degrees", squares)
 	if squares > 26.7 {
