@@ -92,8 +92,8 @@ func natted(t *testing.T, l *lab, args []string, inner, public, far string) {
 		time.Sleep(25 * time.Millisecond)
 	}
 	time.Sleep(500 * time.Millisecond) // for the first list of connections
-	blast := l.helper(l.src, "blast", net.JoinHostPort(far, "9999"))
-	if !blast.Scan() || blast.Text() != "done" {
+	blast := l.helper(l.src, "blast", net.JoinHostPort(far, "9999"), "20000", "1000", "100")
+	if !blast.Scan() || !strings.HasPrefix(blast.Text(), "done") {
 		t.Fatal("no traffic")
 	}
 	found := map[string]bool{}
