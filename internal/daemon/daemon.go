@@ -20,9 +20,7 @@ import (
 
 	"github.com/overflowd/overflowd/internal/capture"
 	"github.com/overflowd/overflowd/internal/config"
-	"github.com/overflowd/overflowd/internal/conntrack"
 	"github.com/overflowd/overflowd/internal/evidence"
-	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/identity"
 	"github.com/overflowd/overflowd/internal/pcapfile"
 	"github.com/overflowd/overflowd/internal/selector"
@@ -129,29 +127,31 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 }
 
 type daemon struct {
-	config  *config.Config
-	log     *log.Logger
-	sources []func(context.Context) error // run what follows, as far as it is not nil
-	feed    *source.Feed                  // of exporters or a file
-	udp     *source.UDP
-	watch   *source.Watch // of interfaces or a file
-	capture *source.Capture
-	file    *source.File
-	tracked *source.Conntrack
-	nat     *evidence.NAT
-	signer  *signer
-	printer *printer
-	sender  *sender.Sender // nil: print only
-	policy  *policy.Policy
-	own     time.Time // when our own addresses were looked up
-	said    [source.Reasons]bool
-	overran map[*source.Counters]bool // that the system dropped something was said
-	taps    []source.State            // of the interfaces, as it was said
-	thin    uint32                    // likewise
-	started time.Time
-	asked   chan statusRequest // unbuffered, never closed
-	failed  time.Time          // when a failure to sign was last logged
-	unsaid  uint64             // hits that could not be signed
+	config       *config.Config
+	log          *log.Logger
+	sources      []func(context.Context) error // run what follows, as far as it is not nil
+	feed         *source.Feed                  // of exporters or a file
+	udp          *source.UDP
+	watch        *source.Watch // of interfaces or a file
+	capture      *source.Capture
+	file         *source.File
+	tracked      *tracked // of connections
+	nat          *evidence.NAT
+	signer       *signer
+	printer      *printer
+	sender       *sender.Sender // nil: print only
+	policy       *policy.Policy
+	own          time.Time // when our own addresses were looked up
+	said         [source.Reasons]bool
+	overran      map[*source.Counters]bool // that the system dropped something was said
+	taps         []source.State            // of the interfaces, as it was said
+	thin         uint32                    // likewise
+	uncounted    string                    // why connections have no counters, as it was said
+	untranslated bool                      // that connections cannot be looked up was said
+	started      time.Time
+	asked        chan statusRequest // unbuffered, never closed
+	failed       time.Time          // when a failure to sign was last logged
+	unsaid       uint64             // hits that could not be signed
 }
 
 // open opens the sources.
@@ -204,9 +204,7 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) error {
 		if err != nil {
 			return err
 		}
-		d.tracked, err = source.NewConntrack(ctx, source.Tracking{Sink: sink, Selector: s, Flows: c.Flows,
-			Privileged: func(f func()) { withCapability(netAdmin, f) }})
-		if err != nil {
+		if err := d.openTracked(ctx, sink, s); err != nil {
 			return err
 		}
 		d.sources = append(d.sources, d.tracked.Run)
@@ -220,14 +218,12 @@ func (d *daemon) openNAT() error {
 	if !d.config.NAT {
 		return nil
 	}
-	conn, err := conntrack.Dial()
+	lookup, err := openLookup()
 	if err != nil {
-		return err
+		d.log.Printf("flows with private ends are told to nobody: %v", err)
+		return nil
 	}
-	d.nat.Lookup = func(k *flow.Key) (e conntrack.Entry, err error) {
-		withCapability(netAdmin, func() { e, err = conn.Lookup(k) })
-		return e, err
-	}
+	d.nat.Lookup = lookup
 	return nil
 }
 

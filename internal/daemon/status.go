@@ -130,6 +130,24 @@ func (s *status) json() []byte {
 		}
 		o.b = append(o.b, ']')
 	}
+	if d.tracked != nil {
+		c := &d.tracked.Counters
+		o.open("tracked")
+		o.uint("packets", c.Packets.Load())
+		o.uint("bytes", c.Bytes.Load())
+		o.uint("connections", d.tracked.Connections.Load())
+		o.uint("uncounted", d.tracked.Uncounted.Load())
+		o.uint("overrun", c.Overrun.Load())
+		if d.uncounted != "" {
+			o.text("failure", d.uncounted)
+		}
+		o.close()
+	}
+	o.open("private")
+	o.uint("translated", d.nat.Translated)
+	o.uint("unknown", d.nat.Unknown)
+	o.uint("failed", d.nat.Failed)
+	o.close()
 	o.open("dropped")
 	for r := range source.Reasons {
 		o.uint(r.Name(), s.sum(func(c *source.Counters) *atomic.Uint64 { return &c.Drops[r] }))
@@ -239,6 +257,9 @@ func (s *status) text() []byte {
 	if d.capture != nil {
 		from = append(from, "capturing on "+d.interfaces())
 	}
+	if d.tracked != nil {
+		from = append(from, "counting connections")
+	}
 	line("", "%s, selecting %s, %s", strings.Join(from, " and "), share, sends)
 	switch key, err := d.signer.publicKey(); {
 	case err == nil:
@@ -260,6 +281,16 @@ func (s *status) text() []byte {
 			thin = ", of which 1 in " + grouped(uint64(n)) + " is captured now"
 		}
 		line("captured", "%s, %s bytes, %s%s", many(c.Packets.Load(), "packet"), grouped(c.Bytes.Load()), many(c.Flows.Load(), "flow"), thin)
+	}
+	if d.tracked != nil {
+		c := &d.tracked.Counters
+		line("tracked", "%s, %s bytes, %s now", many(c.Packets.Load(), "packet"), grouped(c.Bytes.Load()), many(d.tracked.Connections.Load(), "connection"))
+		if n := d.tracked.Uncounted.Load(); n > 0 {
+			line("", "%s without counters", many(n, "connection"))
+		}
+		if d.uncounted != "" {
+			line("", "%s", d.uncounted)
+		}
 	}
 	label := "dropped"
 	for _, c := range d.counters() {
@@ -285,6 +316,9 @@ func (s *status) text() []byte {
 	line("selected", "%s", many(s.hits(), "record"))
 	if n := s.lost() + d.unsaid; n > 0 {
 		line("", "%s lost, as signing did not keep up or was not possible", grouped(n))
+	}
+	if n := &d.nat.NATCounters; n.Translated+n.Unknown+n.Failed > 0 {
+		line("private", "%s with a private end named by its translation, %s of which none is known", many(n.Translated, "record"), grouped(n.Unknown+n.Failed))
 	}
 	line("tracers", "%s printed", grouped(d.printer.lines))
 	if d.sender != nil {

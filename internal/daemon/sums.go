@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -32,6 +33,20 @@ func (d *daemon) complain() {
 	}
 	if d.capture != nil {
 		d.sayInterfaces()
+	}
+	if d.tracked != nil {
+		why := ""
+		if err := errors.Join(accounting(), d.tracked.Failure()); err != nil {
+			why = err.Error()
+		}
+		if why != d.uncounted && why != "" {
+			d.log.Printf("connections cannot be counted: %s", why)
+		}
+		d.uncounted = why
+	}
+	if d.nat.Failed > 0 && !d.untranslated {
+		d.untranslated = true
+		d.log.Printf("flows with private ends are told to nobody: %v", d.nat.Failure)
 	}
 }
 
@@ -72,12 +87,18 @@ func (d *daemon) countOverruns() {
 	if d.capture != nil {
 		d.capture.CountOverrun()
 	}
+	if d.tracked != nil {
+		d.tracked.CountOverrun()
+	}
 }
 
 // noun is what a source reads.
 func (d *daemon) noun(c *source.Counters) string {
-	if d.feed != nil && c == &d.feed.Counters {
+	switch {
+	case d.feed != nil && c == &d.feed.Counters:
 		return "datagram"
+	case d.tracked != nil && c == &d.tracked.Counters:
+		return "connection's end"
 	}
 	return "frame"
 }
@@ -91,7 +112,7 @@ func (d *daemon) sums() {
 }
 
 func (d *daemon) sumsOf(c *source.Counters) {
-	exports := d.feed != nil && c == &d.feed.Counters
+	exports := d.noun(c) == "datagram"
 	var from string
 	switch {
 	case d.file != nil && d.file.Frames == source.Packets == exports && d.file.Frames != source.Either:
@@ -100,6 +121,8 @@ func (d *daemon) sumsOf(c *source.Counters) {
 		from = d.config.PcapFile
 	case exports:
 		from = d.config.Listen.String()
+	case d.tracked != nil && c == &d.tracked.Counters:
+		from = "connections"
 	default:
 		from = d.interfaces()
 	}
@@ -107,6 +130,9 @@ func (d *daemon) sumsOf(c *source.Counters) {
 		d.log.Printf("%s: %s, %s, %d packets, %d bytes; %s with selected packets", from,
 			count(c.Datagrams.Load(), "flow export datagram"), count(c.Records.Load(), "record"),
 			c.Packets.Load(), c.Bytes.Load(), count(c.Hits.Load(), "record"))
+	} else if from == "connections" {
+		d.log.Printf("%s: %s, %d bytes; %s with selected packets", from, count(c.Packets.Load(), "packet"),
+			c.Bytes.Load(), count(c.Hits.Load(), "record"))
 	} else {
 		d.log.Printf("%s: %s, %d bytes, %s; %s selected", from, count(c.Packets.Load(), "packet"),
 			c.Bytes.Load(), count(c.Flows.Load(), "flow"), count(c.Hits.Load(), "packet"))

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build mini
+
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"github.com/overflowd/overflowd/internal/conntrack"
+	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/selector"
+	"github.com/overflowd/overflowd/internal/source"
+)
+
+var errMini = errors.New("this smallest build cannot ask connection tracking")
+
+// tracked is never made.
+type tracked struct {
+	Counters               source.Counters
+	Connections, Uncounted counter
+}
+
+type counter struct{}
+
+func (counter) Load() uint64 { return 0 }
+
+func (*tracked) Close()                    {}
+func (*tracked) CountOverrun()             {}
+func (*tracked) Failure() error            { return errMini }
+func (*tracked) Run(context.Context) error { return errMini }
+
+func (*daemon) openTracked(context.Context, source.Sink, *selector.Selector) error { return errMini }
+
+func openLookup() (func(*flow.Key) (conntrack.Entry, error), error) { return nil, errMini }
+
+func accounting() error { return errMini }
