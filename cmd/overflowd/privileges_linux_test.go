@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,13 +29,16 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 	for name, c := range map[string]struct {
 		command      []string
 		capabilities string // that are left, "" if it must not start
+		resting      string // with those that are raised for a moment, if there are such
 	}{
-		"root, capturing":           {[]string{program, "-i", iface, "--user", "nobody"}, netRaw},
-		"root, receiving":           {[]string{program, "-u", "7777", "--user", "nobody"}, "0000000000000000"},
-		"CAP_NET_RAW only":          {append(asNobody("--inh-caps", "+net_raw", "--ambient-caps", "+net_raw"), program, "-i", iface), netRaw},
-		"CAP_NET_RAW and CAP_CHOWN": {append(asNobody("--inh-caps", "+net_raw,+chown", "--ambient-caps", "+net_raw,+chown"), program, "-i", iface), netRaw},
-		"nothing, receiving":        {append(asNobody(), program, "-u", "7777"), "0000000000000000"},
-		"nothing, yet capturing":    {append(asNobody(), program, "-i", iface), ""},
+		"root, capturing":           {[]string{program, "-i", iface, "--user", "nobody"}, netRaw, ""},
+		"root, receiving":           {[]string{program, "-u", "7777", "--user", "nobody"}, "0000000000000000", ""},
+		"CAP_NET_RAW only":          {append(asNobody("--inh-caps", "+net_raw", "--ambient-caps", "+net_raw"), program, "-i", iface), netRaw, ""},
+		"CAP_NET_RAW and CAP_CHOWN": {append(asNobody("--inh-caps", "+net_raw,+chown", "--ambient-caps", "+net_raw,+chown"), program, "-i", iface), netRaw, ""},
+		"root, capturing at home":   {[]string{program, "-i", iface + ":lan", "--user", "nobody"}, netRaw, "0000000000003000"},
+		"root, counting":            {[]string{program, "--conntrack", "--user", "nobody"}, "0000000000000000", "0000000000001000"},
+		"nothing, receiving":        {append(asNobody(), program, "-u", "7777"), "0000000000000000", ""},
+		"nothing, yet capturing":    {append(asNobody(), program, "-i", iface), "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, err := os.MkdirTemp("", "overflowd") // that another user may use
@@ -80,7 +84,7 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 					continue // of a thread that has ended
 				}
 				for field, want := range map[string]string{
-					"CapPrm": c.capabilities, "CapEff": c.capabilities, "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
+					"CapPrm": cmp.Or(c.resting, c.capabilities), "CapEff": c.capabilities, "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
 					"NoNewPrivs": "1", "Uid": "65534\t65534\t65534\t65534", "Groups": "",
 				} {
 					m := regexp.MustCompile(`(?m)^` + field + `:\t(.*?) *$`).FindSubmatch(status)
@@ -92,6 +96,9 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 			cmd.Process.Signal(syscall.SIGTERM)
 			if err := <-ended; err != nil {
 				t.Errorf("it ended with %v: %s", err, stderr.String())
+			}
+			if name == "root, counting" && !strings.Contains(stderr.String(), "nf_conntrack_acct is 0") {
+				t.Errorf("it does not say why nothing is counted: %s", stderr.String())
 			}
 		})
 	}
