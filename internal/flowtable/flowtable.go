@@ -82,6 +82,9 @@ type Packets struct {
 	Count uint32
 	Bytes uint64 // of layer 3, of all of them
 	Time  int64  // ms since the Unix epoch
+
+	set     uint32 // see Touch
+	touched uint64
 }
 
 // New returns a table of that many flows, at least 1, rounded up to whole sets.
@@ -92,24 +95,23 @@ func New(flows int) *Table {
 // Size returns the number of flows for which there is room.
 func (t *Table) Size() int { return len(t.sets) * ways }
 
+// Each byte of a word, and its top bit.
+const ones, tops = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
+
 // Add counts packets and returns the entry of their flow, which is valid until
 // the next call. It does not allocate.
 func (t *Table) Add(p *Packets) *Entry {
-	// The hash: see seed. It stands here for the sake of speed.
 	b, r := words(&p.Key), &t.seed
-	hash := uint64(b[0]+r.words[0])*uint64(b[4]+r.words[1]) +
-		uint64(uint32(p.SrcPort)<<16+uint32(p.DstPort)+r.words[2])*uint64(uint32(p.Protocol)<<8+uint32(p.Family)+r.words[3])
+	hash := r.sum(b, &p.Key)
 	if p.Family != flow.IPv4 {
 		hash += r.rest(b)
 	}
-	// The sums of keys in a row are in a row too, and so would be the products.
-	hash = (hash ^ hash>>32) * r.last
+	hash = r.mix(hash)
 	s := &t.sets[hash>>32*uint64(len(t.sets))>>32]
 	tag := hash >> 24 & 0xff // other bits than the set's, unless there are very many of them
 	t.clock++
 	// The lanes of the tag become zero, and get their top bit set; so perhaps do
 	// some above them.
-	const ones, tops = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
 	x := s.tags ^ tag*ones
 	for found := (x - ones) &^ x & tops; found != 0; found &= found - 1 {
 		w := bits.TrailingZeros64(found) / 8 % ways
@@ -123,6 +125,28 @@ func (t *Table) Add(p *Packets) *Entry {
 		}
 	}
 	return t.replace(s, tag, p)
+}
+
+// Touch begins to load what Add will look at, which most processors do while they
+// go on. To wait for it can take as long as all the rest. It is of use when the
+// packets of some other flows are touched before Add; and then once more, when
+// what was touched first is there.
+func (t *Table) Touch(p *Packets) {
+	b, r := words(&p.Key), &t.seed
+	hash := r.sum(b, &p.Key)
+	if p.Family != flow.IPv4 {
+		hash += r.rest(b)
+	}
+	hash = r.mix(hash)
+	p.set = uint32(hash >> 32 * uint64(len(t.sets)) >> 32)
+	p.touched = t.sets[p.set].tags ^ hash>>24&0xff*ones
+}
+
+// TouchAgain is for packets that were touched.
+func (t *Table) TouchAgain(p *Packets) {
+	if found := (p.touched - ones) &^ p.touched & tops; found != 0 {
+		p.touched = uint64(t.sets[p.set].entries[bits.TrailingZeros64(found)/8%ways].packets)
+	}
 }
 
 // replace gives the packets' flow the entry that was not seen for the longest

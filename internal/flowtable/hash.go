@@ -39,6 +39,16 @@ func newSeed() (s seed) {
 // packet.Packet are.
 func words(k *flow.Key) *[8]uint32 { return (*[8]uint32)(unsafe.Pointer(k)) }
 
+// sum is NH of the words that a key of IPv4 has.
+func (s *seed) sum(a *[8]uint32, k *flow.Key) uint64 {
+	return uint64(a[0]+s.words[0])*uint64(a[4]+s.words[1]) +
+		uint64(uint32(k.SrcPort)<<16+uint32(k.DstPort)+s.words[2])*uint64(uint32(k.Protocol)<<8+uint32(k.Family)+s.words[3])
+}
+
+// mix makes the hash of a sum. The sums of keys in a row are in a row too, and so
+// would be their products.
+func (s *seed) mix(sum uint64) uint64 { return (sum ^ sum>>32) * s.last }
+
 // rest is NH of the words that are all 0 in keys of IPv4.
 func (s *seed) rest(a *[8]uint32) uint64 {
 	w := &s.words

@@ -109,6 +109,7 @@ type State struct {
 // NewCapture opens the interfaces. One that is not there is waited for; another
 // error ends it.
 func NewCapture(w *Watch, o Capturing) (*Capture, error) {
+	w.gather = true
 	c := &Capture{Watch: w, o: o, thin: max(o.Filter.Thin, 1)}
 	for i, n := range o.Interfaces {
 		t := &tap{Interface: n, port: flowtable.Port(2 * i)}
@@ -238,7 +239,7 @@ func (c *Capture) drain(t *tap) bool {
 		if f.Outgoing {
 			v = &t.out
 		}
-		c.see(v, f.Data, f.Length, f.Time, f.VLAN, f.Segment)
+		c.see(v, f.Data, f.Length, f.Time, uint32(f.VLAN)<<16|uint32(f.Segment))
 	}
 	c.flush(&t.in)
 	return t.ring.Full() != full

@@ -410,8 +410,8 @@ func TestSeeingAPacketDoesNotAllocate(t *testing.T) {
 		if got := testing.AllocsPerRun(2000, func() {
 			n++
 			binary.BigEndian.PutUint16(one[34:], n) // a new flow each
-			w.see(&v, one, uint32(len(one)), int64(n), n%3, n%7)
-			w.see(&v, one[:n%30], uint32(len(one)), int64(n), 0, 0) // too short
+			w.see(&v, one, uint32(len(one)), int64(n), uint32(n%3)<<16|uint32(n%7))
+			w.see(&v, one[:n%30], uint32(len(one)), int64(n), 0) // too short
 			w.flush(&v)
 			select {
 			case <-hits:

@@ -64,7 +64,7 @@ func (f *File) Read(ctx context.Context, r io.Reader) error {
 		}
 		if f.Frames == Packets { // as take does, without the call
 			f.view.link = p.LinkType
-			f.Watch.see(&f.view, p.Data, p.Length, p.Time/1e6, 0, 0)
+			f.Watch.see(&f.view, p.Data, p.Length, p.Time/1e6, 0)
 		} else {
 			f.decode(&p)
 		}
@@ -120,7 +120,7 @@ func (f *File) take(p *pcapfile.Packet) {
 		return
 	}
 	f.view.link = p.LinkType
-	f.Watch.see(&f.view, p.Data, p.Length, p.Time/1e6, 0, 0)
+	f.Watch.see(&f.view, p.Data, p.Length, p.Time/1e6, 0)
 }
 
 func (f *File) decode(p *pcapfile.Packet) {

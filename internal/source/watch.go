@@ -18,14 +18,20 @@ type Watch struct {
 	outlet
 	table *flowtable.Table
 
-	packet flowtable.Packets // at hand
+	// Packets at hand: one, or as many as may gather, whose entries in the table
+	// are touched meanwhile.
+	packets [16]flowtable.Packets
+	views   [16]*view
+	n       int                // that have gathered
+	at      *flowtable.Packets // the next one
+	gather  bool
 
 	// What is not yet in the counters, nor in those of the interface at hand if
 	// it has any.
-	also           *counted
-	packets, bytes uint64
-	drops          [Reasons]uint64
-	dropped        bool
+	also        *counted
+	seen, bytes uint64
+	drops       [Reasons]uint64
+	dropped     bool
 }
 
 // counted is what an interface has seen, times thin.
@@ -33,7 +39,9 @@ type counted struct{ packets, bytes atomic.Uint64 }
 
 // NewWatch returns a watch with a table of so many flows.
 func NewWatch(ctx context.Context, sink Sink, flows int) *Watch {
-	return &Watch{outlet: outlet{sink: sink, ctx: ctx}, table: flowtable.New(flows)}
+	w := &Watch{outlet: outlet{sink: sink, ctx: ctx}, table: flowtable.New(flows)}
+	w.at = &w.packets[0]
+	return w
 }
 
 // Flows returns the number of flows for which there is room.
@@ -52,54 +60,94 @@ type view struct {
 }
 
 // see takes a frame, of which data was captured and length bytes were there, at
-// a time in ms since the Unix epoch.
-func (w *Watch) see(v *view, data []byte, length uint32, time int64, vlan, segment uint16) {
-	p := &w.packet
+// a time in ms since the Unix epoch. The tag is the identifier of a VLAN that is no
+// longer in data, times 65536, plus the size of segments, if the frame stands for
+// some: see packet.Segments. It is counted at the latest with flush, which has to
+// come before frames of a view with another thin.
+func (w *Watch) see(v *view, data []byte, length uint32, time int64, tag uint32) {
+	p := w.at
 	if err := packet.Parse(v.link, data, &p.Packet); err != nil {
 		w.drops[packetReason(err)]++
 		w.dropped = true
 		return
 	}
-	if vlan != 0 {
-		p.VLAN = vlan
-	}
 	p.Port, p.Time, p.Count, p.Bytes = v.port, time, 1, uint64(p.Packet.Bytes)
-	if p.Known&flow.HasBytes == 0 || segment != 0 {
-		w.measure(data, length, segment)
+	if p.Known&flow.HasBytes == 0 || tag != 0 {
+		if tag>>16 != 0 {
+			p.VLAN = uint16(tag >> 16)
+		}
+		measure(p, data, length, uint16(tag))
 	}
-	e := w.table.Add(p)
-	w.packets += uint64(p.Count)
+	if w.gather {
+		w.table.Touch(p)
+		w.views[w.n] = v
+		if w.n++; w.n == len(w.packets) {
+			w.settle()
+		}
+		w.at = &w.packets[w.n]
+		return
+	}
+	w.seen += uint64(p.Count)
 	w.bytes += p.Bytes
+	e := w.table.Add(p)
 	if k := v.selector.Take(uint64(p.Count)); k != 0 {
-		w.flush(v) // what the sender may spend must not lag behind the hit
-		r := v.record
-		e.Fill(&r)
-		r.Interval = v.thin
-		w.hit(&r, k)
+		w.selected(v, e, k)
 	}
+}
+
+// settle counts the packets that have gathered.
+func (w *Watch) settle() {
+	packets := w.packets[:w.n]
+	w.n, w.at = 0, &w.packets[0]
+	for i := range packets {
+		w.table.TouchAgain(&packets[i])
+	}
+	for i := range packets {
+		p, v := &packets[i], w.views[i]
+		w.seen += uint64(p.Count)
+		w.bytes += p.Bytes
+		e := w.table.Add(p)
+		if k := v.selector.Take(uint64(p.Count)); k != 0 {
+			w.selected(v, e, k)
+		}
+	}
+}
+
+// selected hands over a flow of which packets were chosen.
+func (w *Watch) selected(v *view, e *flowtable.Entry, k uint64) {
+	w.publish(v) // what the sender may spend must not lag behind the hit
+	r := v.record
+	e.Fill(&r)
+	r.Interval = v.thin
+	w.hit(&r, k)
 }
 
 // measure counts the bytes that the header does not tell, and the packets that
 // one stands for.
-func (w *Watch) measure(data []byte, length uint32, segment uint16) {
-	p := &w.packet
+func measure(p *flowtable.Packets, data []byte, length uint32, segment uint16) {
 	if p.Known&flow.HasBytes == 0 && length > uint32(len(data)) {
 		p.Packet.Bytes += length - uint32(len(data)) // see packet.Packet
 	}
 	p.Count, p.Bytes = p.Segments(segment)
 }
 
-// flush adds what was seen of a view to the shared counters, once for many
-// packets.
+// flush counts all that was seen of a view.
 func (w *Watch) flush(v *view) {
-	packets, bytes := w.packets*uint64(v.thin), w.bytes*uint64(v.thin)
+	w.settle()
+	w.publish(v)
+}
+
+// publish adds what was seen of a view to the shared counters, once for many
+// packets.
+func (w *Watch) publish(v *view) {
+	packets, bytes := w.seen*uint64(v.thin), w.bytes*uint64(v.thin)
 	add(&w.Counters.Packets, packets)
 	add(&w.Counters.Bytes, bytes)
 	if w.also != nil {
 		add(&w.also.packets, packets)
 		add(&w.also.bytes, bytes)
 	}
-	w.packets, w.bytes = 0, 0
+	w.seen, w.bytes = 0, 0
 	w.Counters.Flows.Store(w.table.Flows)
 	w.Counters.Evicted.Store(w.table.Evicted)
 	if w.dropped {
