@@ -168,9 +168,11 @@ func (c *Conntrack) list() {
 	case err != nil:
 		c.failure.Store(&err)
 		return
-	default: // the list was complete: what was not in it is gone
+	default: // the list was complete: what was not in it, nor in the one before, is gone
 		for slot := range c.known.FromOldest() {
-			if c.states[slot].round != c.round {
+			// Of what is missing for the first time the end may be about to be heard
+			// of: then all that was counted of it would be counted again.
+			if c.round-c.states[slot].round > 1 {
 				c.known.Remove(slot)
 			}
 		}

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 
+// qemu-user does not pass on netlink of this family.
+//go:build !mips && !mipsle && !mips64 && !mips64le
+
 package source
 
 import (

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// qemu-user does not pass on netlink of this family.
+//go:build !mips && !mipsle && !mips64 && !mips64le
+
+package source
+
+import (
+	"context"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/overflowd/overflowd/internal/conntrack"
+	"github.com/overflowd/overflowd/internal/netns"
+	"github.com/overflowd/overflowd/internal/selector"
+)
+
+// tracking is a source of connections in a namespace that counts them, with one
+// of 3 datagrams, and does not run. say adds a datagram to that connection.
+func tracking(t *testing.T) (n *netns.Namespace, c *Conntrack, say func()) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("an emulated processor has no namespaces")
+	}
+	n = netns.New(t)
+	n.IP("addr add 203.0.113.1/32 dev lo")
+	var conn net.Conn
+	err := n.Do(func() (err error) {
+		cmd := exec.Command("nft", "-f", "-")
+		cmd.Stdin = strings.NewReader("table inet track { chain c { type filter hook output priority 0; ct state new accept; }; }")
+		if err := cmd.Run(); err != nil {
+			return err
+		}
+		if err := exec.Command("sysctl", "-qw", "net.netfilter.nf_conntrack_acct=1", "net.netfilter.nf_conntrack_events=1").Run(); err != nil {
+			return err
+		}
+		if _, err := net.ListenPacket("udp", "203.0.113.1:5000"); err != nil {
+			return err
+		}
+		s, err := selector.New(1e-9)
+		if err != nil {
+			return err
+		}
+		c, err = NewConntrack(context.Background(), Tracking{Selector: s, Flows: 64, Privileged: func(f func()) { f() }})
+		if err != nil {
+			return err
+		}
+		t.Cleanup(c.Close)
+		conn, err = net.Dial("udp", "203.0.113.1:5000")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	say = func() {
+		if _, err := conn.Write(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		say()
+	}
+	return n, c, say
+}
+
+// TestAnEndIsHeardOfAfterTheList: a connection that ended a moment before the
+// list is not in it, and its end still waits to be heard of.
+func TestAnEndIsHeardOfAfterTheList(t *testing.T) {
+	n, c, say := tracking(t)
+	c.list()
+	c.began = true
+	say()
+	say()
+	c.list()
+	if got := c.Counters.Packets.Load(); got != 2 {
+		t.Fatalf("%d packets", got)
+	}
+	say()
+	if err := n.Do(func() error { return exec.Command("conntrack", "-F").Run() }); err != nil {
+		t.Fatal(err)
+	}
+	c.list()
+	err := c.listener.Receive(func(e *conntrack.Entry) { c.count(e, time.Now().UnixMilli(), true) })
+	if got := c.Counters.Packets.Load(); err != nil || got != 3 || c.known.Len() != 0 {
+		t.Errorf("%d packets, want 3; %d connections are known; %v", got, c.known.Len(), err)
+	}
+	// Whose end was not heard of is forgotten all the same.
+	say()
+	c.list()
+	if err := n.Do(func() error { return exec.Command("conntrack", "-F").Run() }); err != nil {
+		t.Fatal(err)
+	}
+	c.list()
+	c.list()
+	if got := c.known.Len(); got != 0 {
+		t.Errorf("%d connections are known", got)
+	}
+}
