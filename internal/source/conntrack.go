@@ -43,7 +43,7 @@ type Conntrack struct {
 	known  *lru.Table[uint32]
 	states []connection // of the slots
 	round  uint32
-	began  bool // the first list is through
+	began  bool // a list was had: what was there before is not counted
 }
 
 // connection is how a connection was last seen.
@@ -109,9 +109,6 @@ func (c *Conntrack) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.list() // what is there already is not counted
-	c.mu.Lock()
-	c.began = true
-	c.mu.Unlock()
 	listing.Go(func() {
 		ticker := time.NewTicker(period)
 		defer ticker.Stop()
@@ -177,6 +174,7 @@ func (c *Conntrack) list() {
 			}
 		}
 	}
+	c.began = true
 	c.failure.Store(nil)
 	c.Connections.Store(counted)
 	c.Uncounted.Store(uncounted)

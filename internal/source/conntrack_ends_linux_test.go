@@ -9,9 +9,12 @@ import (
 	"context"
 	"net"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/overflowd/overflowd/internal/conntrack"
 	"github.com/overflowd/overflowd/internal/netns"
@@ -72,7 +75,6 @@ func tracking(t *testing.T) (n *netns.Namespace, c *Conntrack, say func()) {
 func TestAnEndIsHeardOfAfterTheList(t *testing.T) {
 	n, c, say := tracking(t)
 	c.list()
-	c.began = true
 	say()
 	say()
 	c.list()
@@ -98,5 +100,40 @@ func TestAnEndIsHeardOfAfterTheList(t *testing.T) {
 	c.list()
 	if got := c.known.Len(); got != 0 {
 		t.Errorf("%d connections are known", got)
+	}
+}
+
+// TestWhatWasThereBeforeTheFirstListIsNotCounted although the first attempts to
+// list it fail.
+func TestWhatWasThereBeforeTheFirstListIsNotCounted(t *testing.T) {
+	_, c, say := tracking(t)
+	privileged := c.o.Privileged
+	c.o.Privileged = func(f func()) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var have [2]unix.CapUserData
+		if err := unix.Capget(&header, &have[0]); err != nil {
+			t.Fatal(err)
+		}
+		less := have
+		less[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+		if err := unix.Capset(&header, &less[0]); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Capset(&header, &have[0])
+		f()
+	}
+	if c.list(); c.Failure() == nil {
+		t.Fatal("it did not fail")
+	}
+	c.o.Privileged = privileged
+	c.list()
+	if got := c.Counters.Packets.Load(); got != 0 || c.Failure() != nil {
+		t.Errorf("%d packets of before, %v", got, c.Failure())
+	}
+	say()
+	if c.list(); c.Counters.Packets.Load() != 1 {
+		t.Errorf("%d packets, want 1", c.Counters.Packets.Load())
 	}
 }
