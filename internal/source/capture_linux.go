@@ -55,7 +55,9 @@ func (c *Capture) Run(ctx context.Context) error {
 		}
 		if full {
 			nap(restOfRing)
-			continue
+			if time.Since(tried) < again { // a flood must not hide what becomes of the interfaces
+				continue
+			}
 		}
 		for i, t := range c.taps {
 			fds[i+1] = unix.PollFd{Fd: -1, Events: unix.POLLIN}

@@ -264,6 +264,57 @@ func TestCaptureResumesWhenAnInterfaceComesBack(t *testing.T) {
 	}
 }
 
+// TestAFloodDoesNotHideThatAnInterfaceComesBack: the flood comes before the
+// capture on its processor, so that there is always a block that was full.
+func TestAFloodDoesNotHideThatAnInterfaceComesBack(t *testing.T) {
+	if testing.Short() {
+		return // an emulated processor has no rings
+	}
+	router, host0, host1 := two(t)
+	one := unix.CPUSet{}
+	if err := unix.SchedGetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; one.Count() > 1; i++ {
+		one.Clear(i)
+	}
+	c := capturing(t, router, nil, Capturing{Interfaces: []Interface{{"eth0", WAN}, {"eth1", LAN}}})
+	ctx, cancel := context.WithCancel(context.Background())
+	results := []<-chan error{router.Go(func() error {
+		if err := errors.Join(unix.SchedSetaffinity(0, &one), unix.Setpriority(unix.PRIO_PROCESS, 0, 19)); err != nil {
+			return err
+		}
+		return c.Run(ctx)
+	})}
+	for range 6 {
+		send, f := host0.Send("to-router"), udpFrame(1, 2, 200)
+		results = append(results, host0.Go(func() error {
+			err := unix.SchedSetaffinity(0, &one)
+			for err == nil && ctx.Err() == nil {
+				send(f)
+			}
+			return err
+		}))
+	}
+	defer func() {
+		cancel()
+		for _, r := range results {
+			if err := <-r; err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	until(t, "a full ring", func() bool { return c.States()[0].Dropped > 0 })
+	start := time.Now()
+	router.IP("link del dev eth1")
+	until(t, "the end of the interface", func() bool { return !c.States()[1].There })
+	router.Veth("eth1", host1, "to-router")
+	until(t, "the interface", func() bool { return c.States()[1].There })
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("resumed after %v", took)
+	}
+}
+
 // within tells whether n is within five standard deviations of the binomial law:
 // a right one is beyond them once in 1.7 million.
 func within(n uint64, of, p float64) bool {
