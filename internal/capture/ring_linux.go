@@ -184,8 +184,15 @@ func (r *Ring) Gone() bool {
 		return true
 	}
 	r.down = flags.Uint16()&unix.IFF_UP == 0
-	index, err := indexOf(r.fd, r.name)
-	return err != nil || index != r.index
+	if index, err := indexOf(r.fd, r.name); err != nil || index != r.index {
+		return true
+	}
+	// An interface that was moved to another namespace and back has its number
+	// again, but the ring no longer has the interface.
+	var at unix.RawSockaddrLinklayer
+	size := uint32(unix.SizeofSockaddrLinklayer)
+	_, _, errno := unix.Syscall(unix.SYS_GETSOCKNAME, uintptr(r.fd), uintptr(unsafe.Pointer(&at)), uintptr(unsafe.Pointer(&size)))
+	return errno == 0 && int(at.Ifindex) != r.index
 }
 
 // Down tells whether the interface was down when Gone was asked last. Of such a

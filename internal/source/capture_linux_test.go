@@ -476,3 +476,28 @@ func TestSeeingAPacketDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// TestAnInterfaceComesBackUnderItsNumber: one that is moved to another namespace
+// and back keeps its number, but the kernel has taken the ring off it.
+func TestAnInterfaceComesBackUnderItsNumber(t *testing.T) {
+	if testing.Short() {
+		return // an emulated processor has no rings
+	}
+	router, host0, _ := two(t)
+	c := capturing(t, router, nil, Capturing{Interfaces: []Interface{{"eth0", WAN}}})
+	before := c.taps[0].ring.Index()
+	other := netns.New(t)
+	router.IP("link set dev eth0 netns " + other.Name)
+	other.IP("link set dev eth0 netns " + router.Name)
+	router.IP("link set dev eth0 up")
+	host0.Ready("to-router")
+	running(t, router, c)
+	send := host0.Send("to-router")
+	until(t, "a packet", func() bool {
+		send(udpFrame(1, 2, 60))
+		return c.States()[0].Packets > 0
+	})
+	if after := c.taps[0].in.record.Ingress; after != uint32(before) {
+		t.Skipf("its number was %d, and is %d", before, after)
+	}
+}
