@@ -305,13 +305,20 @@ func TestAFloodDoesNotHideThatAnInterfaceComesBack(t *testing.T) {
 		}
 	}()
 	until(t, "a full ring", func() bool { return c.States()[0].Dropped > 0 })
-	start := time.Now()
-	router.IP("link del dev eth1")
-	until(t, "the end of the interface", func() bool { return !c.States()[1].There })
-	router.Veth("eth1", host1, "to-router")
-	until(t, "the interface", func() bool { return c.States()[1].There })
-	if took := time.Since(start); took > 3*time.Second {
-		t.Errorf("resumed after %v", took)
+	// It takes two turns of a thread that hardly gets any time.
+	soon := 0
+	for i := 0; i < 5 && soon < 3; i++ {
+		start := time.Now()
+		router.IP("link del dev eth1")
+		until(t, "the end of the interface", func() bool { return !c.States()[1].There })
+		router.Veth("eth1", host1, "to-router")
+		until(t, "the interface", func() bool { return c.States()[1].There })
+		if time.Since(start) < 2500*time.Millisecond {
+			soon++
+		}
+	}
+	if soon < 3 {
+		t.Errorf("resumed soon %d times of 5", soon)
 	}
 }
 
