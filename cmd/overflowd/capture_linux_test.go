@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -198,4 +201,26 @@ func TestAnInterfaceThatGoesAndComesAgain(t *testing.T) {
 	if !w.says("running as user nobody") {
 		t.Errorf("the program says:\n%s", w.said())
 	}
+}
+
+// TestAnInterfaceThatCannotBeReadIsSaid although it came later.
+func TestAnInterfaceThatCannotBeReadIsSaid(t *testing.T) {
+	l := newWire(t)
+	w := l.watch("-i", "radio")
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer unix.Close(fd)
+	q, err := unix.NewIfreq(fmt.Sprintf("radio%d", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, q), unix.IoctlSetInt(fd, unix.TUNSETLINK, unix.ARPHRD_IEEE80211)); err != nil {
+		t.Fatal(err)
+	}
+	l.run("ip", "link", "set", "dev", q.Name(), "netns", l.router, "name", "radio")
+	w.until(5*time.Second, "it cannot be read", func() bool { return w.says("radio: the hardware type 801 is not read") })
+	w.end()
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/overflowd/overflowd/internal/capture"
 	"github.com/overflowd/overflowd/internal/sender/policy"
 	"github.com/overflowd/overflowd/internal/source"
 )
@@ -66,7 +67,7 @@ func (d *daemon) sayInterfaces() {
 				again = " again"
 			}
 			d.log.Printf("capturing on %s%s", s.Name, again)
-		case !s.There && (d.taps == nil || was.There):
+		case !s.There && (d.taps == nil || was.There || !errors.Is(s.Failure, capture.ErrNoInterface) && errors.Is(was.Failure, capture.ErrNoInterface)):
 			d.log.Printf("waiting for the interface %s: %v", s.Name, s.Failure)
 		}
 	}
