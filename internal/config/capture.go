@@ -15,6 +15,10 @@ import (
 // maxFlows keeps the table below 1 GB.
 const maxFlows = 10_000_000
 
+// maxThin keeps what the kernel makes of 1 in N, which is a multiple of 2^-32,
+// within 1/4000 of it.
+const maxThin = 1_000_000
+
 func (r *raw) capturing(c *Config) error {
 	switch r.frames {
 	case "":
@@ -81,6 +85,9 @@ func (r *raw) thinning(c *Config) error {
 	}
 	if most := math.Floor(1/c.Rate + 1e-6); float64(n) > most {
 		return fmt.Errorf("--thin %d leaves fewer packets than --rate %s selects: it is at most %.0f", n, r.rate, most)
+	}
+	if n > maxThin {
+		return fmt.Errorf("--thin %d is above %d", n, maxThin)
 	}
 	c.Thin = uint32(n)
 	if n > 1 && len(r.interfaces) == 0 {

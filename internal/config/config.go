@@ -65,6 +65,8 @@ also go to the two addresses themselves.
 Where flows come from:
   -i, --interface NAME[:wan|lan]   capture the packets of an interface, towards
                           the Internet or towards our hosts; repeatable
+      --conntrack         read the counters of the kernel's connection tracking,
+                          which sees what flow offload hides from a capture
   -f, --pcapfile FILE     read a capture file (pcap or pcapng; - is standard input)
                           and exit
       --frames KIND       what is in the file: flow export datagrams that are to be
@@ -83,9 +85,8 @@ Where flows come from:
                           about 5 kB each (32)
 
 How packets are captured:
-      --flows N           so many flows are remembered, 78 bytes each (8192)
-      --conntrack         read the counters of the kernel's connection tracking,
-                          which sees what flow offload hides from a capture
+      --flows N           so many flows, or connections, are remembered, 77 bytes
+                          each (8192)
       --thin N            capture 1 packet in N only, at random, which the kernel
                           does for less; auto: as few as keep the load low (1)
       --nat               ask the connection tracking what address translation
@@ -112,8 +113,10 @@ Who you are:
       --status SOCKET     where "overflowd status" asks (root:
                           /var/run/overflowd/status.sock; others:
                           $XDG_RUNTIME_DIR/overflowd/status.sock; not with -f)
-      --user NAME         become this user once the sockets are open (overflowd, if
-                          started as root and there is such a user)
+      --user NAME         become this user once the sockets are open, and keep no
+                          capability but CAP_NET_RAW for -i, and at rest
+                          CAP_NET_ADMIN for --nat (overflowd, if started as root
+                          and there is such a user)
 
   -h, --help              show this text
       --version           show the version

@@ -31,7 +31,7 @@ func TestBadOptionsAreNamedWithTheirValues(t *testing.T) {
 		{"-i eth0:dmz", `--interface "eth0:dmz"`}, {"-i eth0:", `--interface "eth0:"`}, {"-i :wan", `--interface ":wan"`},
 		{"-i a123456789012345", `"a123456789012345"`}, {"-i a/b", `--interface "a/b"`}, {"-i eth0 --interface eth0:wan", "eth0 is there twice"},
 		{"--flows 0", `--flows "0"`}, {"--flows 10000001", "10000000"}, {"--flows x", `--flows "x"`},
-		{"-i eth0 --thin 0", `--thin "0"`}, {"-i eth0 --thin some", `--thin "some"`}, {"-i eth0 --thin 1001 -r 1/1000", "at most 1000"},
+		{"-i eth0 --thin 0", `--thin "0"`}, {"-i eth0 --thin some", `--thin "some"`}, {"-i eth0 --thin 1001 -r 1/1000", "at most 1000"}, {"-i eth0 --thin 1000001 -r 1e-9", "above 1000000"},
 		{"--thin 5", "--thin is of the packets of --interface"}, {"-f x --frames y", `--frames "y"`}, {"--frames packets", "--frames is of"},
 		{"--listen here", `--listen "here"`},
 		{"--listen 0.0.0.0", "--exporter"}, {"--listen 192.0.2.1", "--exporter"}, {"--listen ::", "--exporter"},

@@ -220,7 +220,7 @@ func (d *daemon) openNAT() error {
 	}
 	lookup, err := openLookup()
 	if err != nil {
-		d.log.Printf("flows with private ends are told to nobody: %v", err)
+		d.log.Printf("private ends keep their addresses, and their flows are not sent: %v", err)
 		return nil
 	}
 	d.nat.Lookup = lookup

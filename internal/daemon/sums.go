@@ -47,7 +47,7 @@ func (d *daemon) complain() {
 	}
 	if d.nat.Failed > 0 && !d.untranslated {
 		d.untranslated = true
-		d.log.Printf("flows with private ends are told to nobody: %v", d.nat.Failure)
+		d.log.Printf("private ends keep their addresses, and their flows are not sent: %v", d.nat.Failure)
 	}
 }
 

@@ -29,6 +29,12 @@ const (
 	Active = 30 * time.Minute
 )
 
+// The same in ms.
+const (
+	idle   = int64(Idle / time.Millisecond)
+	active = int64(Active / time.Millisecond)
+)
+
 // A Table is not safe for concurrent use.
 type Table struct {
 	// Flows is how many began. Evicted is how many of them made room for others
@@ -186,9 +192,8 @@ func (t *Table) Forget(port Port) {
 // before it.
 func (e *Entry) over(now int64) bool {
 	age := now - e.first
-	idle := age - int64(e.duration)
 	// A clock may also be set back.
-	return idle > Idle.Milliseconds() || age > Active.Milliseconds() || age < -Idle.Milliseconds()
+	return age-int64(e.duration) > idle || age > active || age < -idle
 }
 
 func (e *Entry) begin(t *Table, p *Packets) {
@@ -201,7 +206,7 @@ func (e *Entry) begin(t *Table, p *Packets) {
 
 func (e *Entry) add(t *Table, p *Packets) {
 	age := p.Time - e.first
-	if uint64(age)-uint64(e.duration) <= uint64(Idle/time.Millisecond) && age <= int64(Active/time.Millisecond) {
+	if uint64(age)-uint64(e.duration) <= uint64(idle) && age <= active {
 		e.duration = uint32(age)
 	} else if !e.turn(p.Time) {
 		e.begin(t, p)

@@ -4,6 +4,7 @@ package source
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -40,7 +41,7 @@ type Conntrack struct {
 	failure  atomic.Pointer[error] // of the last dump
 
 	mu     sync.Mutex // guards what follows: one goroutine lists, one hears of ends
-	known  *lru.Table[uint32]
+	known  *lru.Table[uint64]
 	states []connection // of the slots
 	round  uint32
 	began  bool // a list was had: what was there before is not counted
@@ -78,7 +79,7 @@ func NewConntrack(ctx context.Context, o Tracking) (*Conntrack, error) {
 		return nil, err
 	}
 	return &Conntrack{outlet: outlet{sink: o.Sink, ctx: ctx}, o: o, conn: conn, listener: listener,
-		known: lru.New[uint32](o.Flows), states: make([]connection, o.Flows)}, nil
+		known: lru.New[uint64](o.Flows), states: make([]connection, o.Flows)}, nil
 }
 
 // Close closes it, if Run was never called.
@@ -185,7 +186,7 @@ func (c *Conntrack) count(e *conntrack.Entry, now int64, ended bool) {
 	if !e.Counted {
 		return
 	}
-	slot, ok := c.known.Find(e.ID)
+	slot, ok := c.known.Find(number(e))
 	var last connection
 	switch {
 	case ok:
@@ -203,9 +204,21 @@ func (c *Conntrack) count(e *conntrack.Entry, now int64, ended bool) {
 	case ended && ok:
 		c.known.Remove(slot)
 	case !ended && (ok || c.known.Len() < c.o.Flows):
-		slot, _ = c.known.Put(e.ID)
+		slot, _ = c.known.Put(number(e))
 		c.states[slot] = connection{e.Packets, e.Bytes, last.begin, c.round}
 	}
+}
+
+// number tells connections apart. The kernel's is of 32 bits, of which two are the
+// same among some ten thousand now and then: those of the key make that rare.
+func number(e *conntrack.Entry) uint64 {
+	k := &e.Original
+	h := uint32(k.SrcPort)<<16 | uint32(k.DstPort)
+	for i := 0; i < len(k.Src); i += 4 {
+		h = h*0x01000193 ^ binary.BigEndian.Uint32(k.Src[i:])
+		h = h*0x01000193 ^ binary.BigEndian.Uint32(k.Dst[i:])
+	}
+	return uint64(e.ID)<<32 | uint64(h)
 }
 
 // emit takes both directions of a connection to the selector.

@@ -8,6 +8,7 @@ package source
 import (
 	"context"
 	"net"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -28,6 +29,11 @@ func tracking(t *testing.T) (n *netns.Namespace, c *Conntrack, say func()) {
 	if testing.Short() {
 		t.Skip("an emulated processor has no namespaces")
 	}
+	for _, tool := range []string{"nft", "conntrack", "sysctl"} {
+		if _, err := exec.LookPath(tool); err != nil && os.Getenv("CI") == "" {
+			t.Skip(err)
+		}
+	}
 	n = netns.New(t)
 	n.IP("addr add 203.0.113.1/32 dev lo")
 	var conn net.Conn
@@ -40,9 +46,11 @@ func tracking(t *testing.T) (n *netns.Namespace, c *Conntrack, say func()) {
 		if err := exec.Command("sysctl", "-qw", "net.netfilter.nf_conntrack_acct=1", "net.netfilter.nf_conntrack_events=1").Run(); err != nil {
 			return err
 		}
-		if _, err := net.ListenPacket("udp", "203.0.113.1:5000"); err != nil {
+		far, err := net.ListenPacket("udp", "203.0.113.1:5000")
+		if err != nil {
 			return err
 		}
+		t.Cleanup(func() { far.Close() })
 		s, err := selector.New(1e-9)
 		if err != nil {
 			return err

@@ -32,7 +32,7 @@ func connections(t *testing.T, flows int) (*Conntrack, chan Hit) {
 	}
 	hits := make(chan Hit, 100)
 	return &Conntrack{outlet: outlet{sink: Sink{Hits: hits}, ctx: context.Background()}, o: Tracking{Selector: s, Flows: flows},
-		known: lru.New[uint32](flows), states: make([]connection, flows)}, hits
+		known: lru.New[uint64](flows), states: make([]connection, flows)}, hits
 }
 
 // tracked is a masqueraded connection with so many packets out and back.
