@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/overflowd/overflowd/internal/netns"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
@@ -27,7 +28,7 @@ import (
 //
 //	src 45.83.0.2 -- router, which takes what is for 203.0.113.0/24 to nowhere
 func newWire(t *testing.T) *lab {
-	need(t, "ip")
+	netns.Need(t, "ip")
 	pid := os.Getpid()
 	l := &lab{t: t, src: fmt.Sprintf("src%d", pid), router: fmt.Sprintf("router%d", pid)}
 	for _, ns := range []string{l.src, l.router} {

@@ -17,20 +17,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/overflowd/overflowd/internal/netns"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
 // nat makes the lab's source a private host, which the router's address stands for
 // in the Internet: 10.1.0.2 for 11.0.0.1, and fd00:1::2 for 2601::1.
 func (l *lab) nat() {
-	for _, tool := range []string{"nft", "setpriv"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") != "" {
-				l.t.Fatal(err)
-			}
-			l.t.Skip(err)
-		}
-	}
+	netns.Need(l.t, "nft")
 	for _, x := range [][4]string{{l.src, "to-" + l.router[:3], "10.1.0.2/24", "fd00:1::2/64"}, {l.router, "to-" + l.src[:3], "10.1.0.1/24", "fd00:1::1/64"}} {
 		l.run("ip", "-n", x[0], "addr", "flush", "dev", x[1], "scope", "global")
 		l.run("ip", "-n", x[0], "addr", "add", x[2], "dev", x[1])

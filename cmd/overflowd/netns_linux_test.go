@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/netns"
 	"github.com/overflowd/overflowd/internal/sender"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -37,7 +38,7 @@ type lab struct {
 }
 
 func newLab(t *testing.T) *lab {
-	need(t, "ip", "softflowd")
+	netns.Need(t, "ip", "softflowd")
 	pid := os.Getpid()
 	l := &lab{t, fmt.Sprintf("src%d", pid), fmt.Sprintf("router%d", pid), fmt.Sprintf("hop%d", pid), fmt.Sprintf("dst%d", pid)}
 	for _, ns := range []string{l.src, l.router, l.hop, l.dst} {
@@ -51,26 +52,6 @@ func newLab(t *testing.T) *lab {
 		l.run("ip", "-n", r[0], "-6", "route", "add", "default", "via", r[2])
 	}
 	return l
-}
-
-// need skips the test, or in CI fails it, unless it runs as root and has the tools.
-func need(t *testing.T, tools ...string) {
-	t.Helper()
-	var missing string
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing = tool + " is missing"
-		}
-	}
-	if os.Geteuid() != 0 {
-		missing = "not root"
-	}
-	if missing != "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
 }
 
 // namespace makes one, with settings, until the end of the test.

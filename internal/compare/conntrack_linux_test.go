@@ -18,26 +18,13 @@ import (
 
 	"github.com/overflowd/overflowd/internal/conntrack"
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/netns"
 )
 
 // connections makes a network namespace with some connections of its own, n of
 // which have counters, and opens ti-mo/conntrack and ours there.
 func connections(t testing.TB, n int) (*timo.Conn, *conntrack.Conn) {
-	missing := ""
-	for _, tool := range []string{"conntrack", "ip", "nft", "sysctl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing = tool + " is missing"
-		}
-	}
-	if os.Geteuid() != 0 {
-		missing = "not root"
-	}
-	if missing != "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
+	netns.Need(t, "conntrack", "ip", "nft", "sysctl")
 	ns := fmt.Sprintf("compare%d", os.Getpid())
 	script := `set -e
 ip link set lo up

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/netns"
 	"github.com/overflowd/overflowd/internal/packet"
 )
 
@@ -35,21 +36,7 @@ type lab struct {
 // newNamespace makes a network namespace that tracks connections.
 func newNamespace(t *testing.T, name string) *lab {
 	t.Helper()
-	missing := ""
-	for _, tool := range []string{"ip", "nft", "conntrack", "sysctl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing = tool + " is missing"
-		}
-	}
-	if os.Geteuid() != 0 {
-		missing = "not root"
-	}
-	if missing != "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
+	netns.Need(t, "ip", "nft", "conntrack", "sysctl")
 	l := &lab{t: t, router: fmt.Sprintf("%s%d", name, os.Getpid())}
 	l.add(l.router)
 	l.nft("table inet track { chain c { type filter hook output priority 0; ct state new accept; }; }")

@@ -137,6 +137,7 @@ func (s *status) json() []byte {
 		o.uint("bytes", c.Bytes.Load())
 		o.uint("connections", d.tracked.Connections.Load())
 		o.uint("uncounted", d.tracked.Uncounted.Load())
+		o.uint("inconsistent", d.tracked.Inconsistent.Load())
 		o.uint("overrun", c.Overrun.Load())
 		if d.uncounted != "" {
 			o.text("failure", d.uncounted)
@@ -288,6 +289,9 @@ func (s *status) text() []byte {
 		if n := d.tracked.Uncounted.Load(); n > 0 {
 			line("", "%s without counters", many(n, "connection"))
 		}
+		if n := d.tracked.Inconsistent.Load(); n > 0 {
+			line("", "%s that may lack some, as they changed meanwhile", many(n, "list"))
+		}
 		if d.uncounted != "" {
 			line("", "%s", d.uncounted)
 		}
@@ -301,7 +305,7 @@ func (s *status) text() []byte {
 			}
 		}
 		if n := c.Overrun.Load(); n > 0 {
-			line(label, "%s by the system, as reading did not keep up", many(n, d.noun(c)))
+			line(label, "%s by the system, as reading did not keep up", many(n, d.kindOf(c).noun()))
 			label = ""
 		}
 		if n := c.Untaken.Load(); n > 0 {
@@ -309,7 +313,7 @@ func (s *status) text() []byte {
 			label = ""
 		}
 		if n := c.Evicted.Load(); n > 0 {
-			line(label, "%s", d.evicted(n, d.noun(c) == "datagram"))
+			line(label, "%s", d.evicted(n, d.kindOf(c)))
 			label = ""
 		}
 	}

@@ -21,7 +21,7 @@ func (d *daemon) complain() {
 	for _, c := range d.counters() {
 		if n := c.Overrun.Load(); n > 0 && !d.overran[c] {
 			d.overran[c] = true
-			d.log.Printf("the system dropped %s, as reading did not keep up; more are only counted", count(n, d.noun(c)))
+			d.log.Printf("the system dropped %s, as reading did not keep up; more are only counted", count(n, d.kindOf(c).noun()))
 		}
 		for r := range source.Reasons {
 			if !d.said[r] && c.Drops[r].Load() > 0 {
@@ -93,15 +93,29 @@ func (d *daemon) countOverruns() {
 	}
 }
 
-// noun is what a source reads.
-func (d *daemon) noun(c *source.Counters) string {
+// kind of a source.
+type kind uint8
+
+const (
+	exports kind = iota
+	packets
+	connections
+)
+
+// kindOf returns the kind of the source that has the counters.
+func (d *daemon) kindOf(c *source.Counters) kind {
 	switch {
 	case d.feed != nil && c == &d.feed.Counters:
-		return "datagram"
+		return exports
 	case d.tracked != nil && c == &d.tracked.Counters:
-		return "connection's end"
+		return connections
 	}
-	return "frame"
+	return packets
+}
+
+// noun is what a source of the kind may lose.
+func (k kind) noun() string {
+	return [...]string{"datagram", "frame", "connection's end"}[k]
 }
 
 // sums logs what was seen and done.
@@ -113,30 +127,31 @@ func (d *daemon) sums() {
 }
 
 func (d *daemon) sumsOf(c *source.Counters) {
-	exports := d.noun(c) == "datagram"
+	of := d.kindOf(c)
 	var from string
 	switch {
-	case d.file != nil && d.file.Frames == source.Packets == exports && d.file.Frames != source.Either:
+	case d.file != nil && d.file.Frames != source.Either && (d.file.Frames == source.Packets) != (of == packets):
 		return // it was of the other kind
 	case d.file != nil:
 		from = d.config.PcapFile
-	case exports:
+	case of == exports:
 		from = d.config.Listen.String()
-	case d.tracked != nil && c == &d.tracked.Counters:
+	case of == connections:
 		from = "connections"
 	default:
 		from = d.interfaces()
 	}
-	if exports {
+	switch of {
+	case exports:
 		d.log.Printf("%s: %s, %s, %d packets, %d bytes; %s with selected packets", from,
 			count(c.Datagrams.Load(), "flow export datagram"), count(c.Records.Load(), "record"),
 			c.Packets.Load(), c.Bytes.Load(), count(c.Hits.Load(), "record"))
-	} else if from == "connections" {
-		d.log.Printf("%s: %s, %d bytes; %s with selected packets", from, count(c.Packets.Load(), "packet"),
-			c.Bytes.Load(), count(c.Hits.Load(), "record"))
-	} else {
+	case packets:
 		d.log.Printf("%s: %s, %d bytes, %s; %s selected", from, count(c.Packets.Load(), "packet"),
 			c.Bytes.Load(), count(c.Flows.Load(), "flow"), count(c.Hits.Load(), "packet"))
+	case connections:
+		d.log.Printf("%s: %s, %d bytes; %s with selected packets", from, count(c.Packets.Load(), "packet"),
+			c.Bytes.Load(), count(c.Hits.Load(), "record"))
 	}
 	for r := range source.Reasons {
 		if n := c.Drops[r].Load(); n > 0 {
@@ -144,13 +159,13 @@ func (d *daemon) sumsOf(c *source.Counters) {
 		}
 	}
 	if n := c.Overrun.Load(); n > 0 {
-		d.log.Printf("%s: the system dropped %s, as reading did not keep up", from, count(n, d.noun(c)))
+		d.log.Printf("%s: the system dropped %s, as reading did not keep up", from, count(n, d.kindOf(c).noun()))
 	}
 	if n := c.Untaken.Load(); n > 0 {
 		d.log.Printf("%s: %s not taken by sFlow agents, for want of resources; the others count for them", from, count(n, "sample"))
 	}
 	if n := c.Evicted.Load(); n > 0 {
-		d.log.Printf("%s: %s", from, d.evicted(n, exports))
+		d.log.Printf("%s: %s", from, d.evicted(n, of))
 	}
 	if n := c.Lost.Load(); n > 0 {
 		d.log.Printf("%s lost, as signing did not keep up", count(n, "selected record"))
@@ -158,8 +173,8 @@ func (d *daemon) sumsOf(c *source.Counters) {
 }
 
 // evicted says what made room for others.
-func (d *daemon) evicted(n uint64, exports bool) string {
-	if exports {
+func (d *daemon) evicted(n uint64, of kind) string {
+	if of == exports {
 		return fmt.Sprintf("%d domains or templates of exporters made room for others: there are more than --max-exporters %d has room for", n, d.config.Remember)
 	}
 	return fmt.Sprintf("%s made room for others before the end: there are more than --flows %d has room for", count(n, "flow"), d.config.Flows)

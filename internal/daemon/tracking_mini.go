@@ -18,8 +18,8 @@ var errMini = errors.New("this smallest build cannot ask connection tracking")
 
 // tracked is never made.
 type tracked struct {
-	Counters               source.Counters
-	Connections, Uncounted counter
+	Counters                             source.Counters
+	Connections, Uncounted, Inconsistent counter
 }
 
 type counter struct{}

@@ -28,23 +28,32 @@ type Namespace struct {
 // number tells the namespaces of a process apart.
 var number atomic.Uint32
 
-// New makes a namespace. Without root or ip(8) the test is skipped; in CI, where
-// the environment has CI, it fails.
-func New(t testing.TB) *Namespace {
+// Need skips the test unless it runs as root and has the tools. In CI, where the
+// environment has CI, it fails the test.
+func Need(t testing.TB, tools ...string) {
 	t.Helper()
 	var missing string
-	if _, err := exec.LookPath("ip"); err != nil {
-		missing = "ip is missing"
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = tool + " is missing"
+		}
 	}
 	if os.Geteuid() != 0 {
 		missing = "not root"
 	}
-	if missing != "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
+	if missing == "" {
+		return
 	}
+	if os.Getenv("CI") != "" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+}
+
+// New makes a namespace. It needs ip(8).
+func New(t testing.TB) *Namespace {
+	t.Helper()
+	Need(t, "ip")
 	n := &Namespace{t, fmt.Sprintf("overflowd%d-%d", os.Getpid(), number.Add(1))}
 	n.run("netns", "add", n.Name)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", n.Name).Run() })

@@ -8,7 +8,6 @@ package source
 import (
 	"context"
 	"net"
-	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -26,14 +25,7 @@ import (
 // of 3 datagrams, and does not run. say adds a datagram to that connection.
 func tracking(t *testing.T) (n *netns.Namespace, c *Conntrack, say func()) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("an emulated processor has no namespaces")
-	}
-	for _, tool := range []string{"nft", "conntrack", "sysctl"} {
-		if _, err := exec.LookPath(tool); err != nil && os.Getenv("CI") == "" {
-			t.Skip(err)
-		}
-	}
+	netns.Need(t, "conntrack", "nft", "sysctl")
 	n = netns.New(t)
 	n.IP("addr add 203.0.113.1/32 dev lo")
 	var conn net.Conn

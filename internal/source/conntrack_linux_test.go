@@ -19,12 +19,8 @@ import (
 // TestRealConnectionsAreCountedToThePacket: some go on, some end, one was there
 // before.
 func TestRealConnectionsAreCountedToThePacket(t *testing.T) {
+	netns.Need(t, "conntrack", "nft")
 	n := netns.New(t)
-	for _, tool := range []string{"nft", "conntrack"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Fatal(err)
-		}
-	}
 	n.Set("netfilter.nf_conntrack_acct", "1")
 	n.IP("addr add 45.83.0.1/32 dev lo")
 	run := func(args ...string) {

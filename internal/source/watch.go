@@ -44,9 +44,6 @@ func NewWatch(ctx context.Context, sink Sink, flows int) *Watch {
 	return w
 }
 
-// Flows returns the number of flows for which there is room.
-func (w *Watch) Flows() int { return w.table.Size() }
-
 // A view is how packets are seen at one port of the flow table.
 type view struct {
 	port flowtable.Port
