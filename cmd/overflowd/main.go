@@ -69,6 +69,8 @@ func dispatch(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 		case "version", "--version", "-version":
 			_, err := fmt.Fprintf(stdout, "overflowd %s\n", version)
 			return err
+		case "check":
+			return check(args[1:])
 		}
 	}
 	c, err := config.Parse(args)
@@ -79,4 +81,14 @@ func dispatch(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return daemon.Run(ctx, c, stdout, log.New(stderr, "overflowd: ", 0))
+}
+
+// check tells in one line what is wrong with the arguments, for what makes them of
+// other settings, as an init script.
+func check(args []string) error {
+	c, err := config.Parse(args)
+	if err != nil {
+		return err
+	}
+	return daemon.Check(c)
 }

@@ -55,12 +55,14 @@ const Usage = `Usage: overflowd [flags]
        overflowd verify [--key KEY] [FILE...]
        overflowd key show|export|import|rotate [flags]
        overflowd status [--json] [--status SOCKET]
+       overflowd check [flags]
        overflowd version
 
 Overflowd watches flows and makes, for about one packet in a million, a signed
 tracer for the source and the destination of its flow: who saw it, and whom to
 call. Tracers go to standard output, one JSON object a line; with --send they
-also go to the two addresses themselves.
+also go to the two addresses themselves. "check" only tells whether the flags are
+right.
 
 Where flows come from:
   -i, --interface NAME[:wan|lan]   capture the packets of an interface, towards

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/overflowd/overflowd/internal/config"
 	"github.com/overflowd/overflowd/internal/conntrack"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/selector"
@@ -17,6 +18,9 @@ import (
 // tracked is the source of connections, which the smallest build does not have:
 // netlink is 130 kB of a router's flash and memory.
 type tracked = source.Conntrack
+
+// Check returns an error if this build cannot do what the configuration says.
+func Check(*config.Config) error { return nil }
 
 func (d *daemon) openTracked(ctx context.Context, sink source.Sink, s *selector.Selector) (err error) {
 	d.tracked, err = source.NewConntrack(ctx, source.Tracking{Sink: sink, Selector: s, Flows: d.config.Flows,

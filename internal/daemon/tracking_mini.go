@@ -7,7 +7,9 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 
+	"github.com/overflowd/overflowd/internal/config"
 	"github.com/overflowd/overflowd/internal/conntrack"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/selector"
@@ -30,6 +32,14 @@ func (*tracked) Close()                    {}
 func (*tracked) CountOverrun()             {}
 func (*tracked) Failure() error            { return errMini }
 func (*tracked) Run(context.Context) error { return errMini }
+
+// Check returns an error if this build cannot do what the configuration says.
+func Check(c *config.Config) error {
+	if c.Conntrack {
+		return fmt.Errorf("--conntrack: %w", errMini)
+	}
+	return nil
+}
 
 func (*daemon) openTracked(context.Context, source.Sink, *selector.Selector) error { return errMini }
 
