@@ -150,8 +150,10 @@ type daemon struct {
 	untranslated bool                      // that connections cannot be looked up was said
 	started      time.Time
 	asked        chan statusRequest // unbuffered, never closed
-	failed       time.Time          // when a failure to sign was last logged
-	unsaid       uint64             // hits that could not be signed
+	history      history
+	recents      recents
+	failed       time.Time // when a failure to sign was last logged
+	unsaid       uint64    // hits that could not be signed
 }
 
 // open opens the sources.
@@ -300,7 +302,7 @@ func (d *daemon) newSender(t sender.Transport) (err error) {
 	d.sender, err = sender.New(sender.Options{
 		Policy: d.policy, Signer: d.signer, Transport: t, Rate: d.config.Rate,
 		Observed: d.observed,
-		Sent:     func(s *tracer.Signed) { d.printer.print(s) },
+		Sent:     func(t *tracer.Tracer, s *tracer.Signed) { d.print(t, s) },
 	})
 	return err
 }
@@ -347,10 +349,11 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 				continue
 			}
 		case r := <-d.asked:
-			d.tell(r)
+			r.answer <- r.what()
 			continue
 		case <-ticker.C:
 			d.complain()
+			d.remember()
 			if d.sender != nil {
 				if time.Since(d.own) > time.Minute {
 					d.lookUpOwn() // if it fails, those known before stand
@@ -376,11 +379,17 @@ func (d *daemon) hit(h *source.Hit) error {
 		d.sender.Offer(&h.Record, h.Selected)
 		return d.keyError(d.sender.Drain())
 	}
-	signed, err := d.signer.Sign(&tracer.Tracer{Flow: h.Record, Rate: d.config.Rate, Selected: h.Selected})
+	t := tracer.Tracer{Flow: h.Record, Rate: d.config.Rate, Selected: h.Selected}
+	signed, err := d.signer.Sign(&t)
 	if err != nil {
 		return d.keyError(err)
 	}
-	return d.printer.print(&signed)
+	return d.print(&t, &signed)
+}
+
+func (d *daemon) print(t *tracer.Tracer, signed *tracer.Signed) error {
+	d.recents.add(t)
+	return d.printer.print(signed)
 }
 
 // keyError deals with a key that cannot be had: reading a file ends there, a

@@ -26,11 +26,13 @@ const (
 	askTimeout = 200 * time.Millisecond
 )
 
-// The status is asked for with one line, "text" or "json", at a unix socket; the
-// answer goes up to the end of the connection.
+// The status is asked for with one line, "text" or "json", at a unix socket, and
+// "hist" asks for what happened in the last day; the answer goes up to the end of
+// the connection.
 const (
-	askText = "text\n"
-	askJSON = "json\n"
+	askText    = "text\n"
+	askJSON    = "json\n"
+	askHistory = "hist\n"
 )
 
 // openStatus opens the status socket, of mode 0660. It returns nil where there is
@@ -110,9 +112,16 @@ func (d *daemon) answer(ctx context.Context, conn *net.UnixConn) {
 	}
 	conn.SetDeadline(time.Now().Add(statusTimeout))
 	answer := make(chan []byte, 1)
-	ask := statusRequest{json: string(question[:]) == askJSON, answer: answer}
-	if !ask.json && string(question[:]) != askText {
-		io.WriteString(conn, "ask for text or json\n")
+	ask := statusRequest{answer: answer}
+	switch string(question[:]) {
+	case askText:
+		ask.what = func() []byte { return d.status().text() }
+	case askJSON:
+		ask.what = func() []byte { return d.status().json() }
+	case askHistory:
+		ask.what = d.historyJSON
+	default:
+		io.WriteString(conn, "ask for text, json or hist\n")
 		return
 	}
 	timeout := time.NewTimer(statusTimeout)
@@ -131,19 +140,11 @@ func (d *daemon) answer(ctx context.Context, conn *net.UnixConn) {
 	}
 }
 
-// A statusRequest goes to the cold side. The answer's capacity is 1.
+// A statusRequest goes to the cold side, which calls what and answers with what it
+// returns. The answer's capacity is 1.
 type statusRequest struct {
-	json   bool
+	what   func() []byte
 	answer chan<- []byte
-}
-
-// tell answers a request.
-func (d *daemon) tell(r statusRequest) {
-	if r.json {
-		r.answer <- d.status().json()
-	} else {
-		r.answer <- d.status().text()
-	}
 }
 
 // dial avoids net.Dial, which would link Go's DNS resolver: 250 kB.

@@ -17,7 +17,6 @@ import (
 
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/identity"
-	"github.com/overflowd/overflowd/internal/sender/policy"
 	"github.com/overflowd/overflowd/internal/source"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -167,15 +166,14 @@ func (s *status) json() []byte {
 		o.uint("sent_bytes", n.SentBytes)
 		o.uint("waiting", uint64(d.sender.Waiting()))
 		o.open("held_back")
-		for r := policy.Allowed + 1; r < policy.Reasons; r++ {
-			o.uint(r.Name(), n.Refused[r])
+		for _, x := range d.heldBack() {
+			o.uint(x.name, x.n)
 		}
-		o.uint("failed", n.Failed)
-		o.uint("clock", n.Unset)
-		o.uint("crowded", n.Crowded)
 		o.close()
 	}
 	o.close()
+	o.name("recent")
+	d.recents.array(&o)
 	if d.feed == nil {
 		o.close()
 		return append(o.b, '\n')

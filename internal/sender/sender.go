@@ -58,7 +58,7 @@ type Sender struct {
 	signer    Signer
 	transport Transport
 	observed  func() uint64
-	sent      func(*tracer.Signed)
+	sent      func(*tracer.Tracer, *tracer.Signed)
 	rate      float64
 
 	limits  limits
@@ -73,9 +73,9 @@ type Options struct {
 	Policy    *policy.Policy
 	Signer    Signer
 	Transport Transport
-	Rate      float64              // of the selector, at most MaxRate
-	Observed  func() uint64        // bytes of layer 3 observed so far
-	Sent      func(*tracer.Signed) // is shown each tracer that was sent
+	Rate      float64                              // of the selector, at most MaxRate
+	Observed  func() uint64                        // bytes of layer 3 observed so far
+	Sent      func(*tracer.Tracer, *tracer.Signed) // is shown each tracer that was sent
 }
 
 // New returns a sender, or an error if the rate is above MaxRate.
@@ -124,9 +124,8 @@ func (s *Sender) Drain() error {
 			return nil
 		}
 		n := &s.pending.notices[i]
-		signed, err := s.signer.Sign(&tracer.Tracer{
-			Flow: n.record, To: n.to, Rate: s.rate, Selected: n.selected, Held: n.held,
-		})
+		t := tracer.Tracer{Flow: n.record, To: n.to, Rate: s.rate, Selected: n.selected, Held: n.held}
+		signed, err := s.signer.Sign(&t)
 		if err != nil {
 			return err
 		}
@@ -142,7 +141,7 @@ func (s *Sender) Drain() error {
 			s.Counters.Failed++
 		} else {
 			s.Counters.Sent++
-			s.sent(&signed)
+			s.sent(&t, &signed)
 		}
 		s.pending.remove(i)
 	}

@@ -42,7 +42,7 @@ func newWire(t testing.TB, rate float64, private ...netip.Prefix) *wire {
 	s, err := New(Options{
 		Policy: policy.New(private, 7777), Signer: w, Transport: w, Rate: rate,
 		Observed: func() uint64 { return w.observed },
-		Sent:     func(*tracer.Signed) {},
+		Sent:     func(*tracer.Tracer, *tracer.Signed) {},
 	})
 	if err != nil {
 		t.Fatal(err)
