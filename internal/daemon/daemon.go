@@ -333,6 +333,7 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	var failed error
+	supervisor := newSupervisor(d.log.Printf)
 	d.complain()
 	for {
 		select {
@@ -354,6 +355,7 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 		case <-ticker.C:
 			d.complain()
 			d.remember()
+			supervisor.tell(d)
 			if d.sender != nil {
 				if time.Since(d.own) > time.Minute {
 					d.lookUpOwn() // if it fails, those known before stand
