@@ -9,14 +9,14 @@ INLINED := $(addprefix github.com/overflowd/overflowd/internal/,capture flow flo
 	$(addprefix crypto/internal/fips140,/aes/... /edwards25519/... /sha3 /sha512 deps/byteorder) \
 	encoding/binary internal/byteorder sync/atomic
 GCFLAGS := -gcflags=all=-l $(foreach p,$(INLINED),-gcflags=$(p)=)
-RELEASE := CGO_ENABLED=0 go build -trimpath $(GCFLAGS) -ldflags "-s -w $(LDFLAGS)"
+RELEASE := CGO_ENABLED=0 go build -trimpath -buildvcs=false $(GCFLAGS) -ldflags "-s -w $(LDFLAGS)"
 
 # The packages that bear a byte order also run as big-endian and little-endian mips.
 BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
-.PHONY: all build release run test packages lint unit compare mips fuzz budget bench cross clean
+.PHONY: all build release run test packages lint unit compare mips fuzz budget bench cross openwrt clean
 .NOTPARALLEL:
 
 all: build
@@ -83,6 +83,20 @@ cross:
 		GOOS=linux GOARCH=$$a GOMIPS=softfloat GOARM=$$(test $$a = arm && echo $$v) \
 		$(RELEASE) -tags "$$tags" -o dist/overflowd$${tags:+-$$tags}-$$a$$(test $$a = arm && echo v$$v || true) ./cmd/overflowd; done; done
 	@ls -l dist
+
+# The packages for OpenWrt routers, in dist/openwrt/ARCHITECTURE, with the indices of
+# a feed. Two builds of a commit are the same to the byte.
+ARCHITECTURES := mips_24kc=mips mipsel_24kc=mipsle arm_cortex-a7_neon-vfpv4=arm/7 arm_arm926ej-s=arm/5 aarch64_cortex-a53=arm64 x86_64=amd64
+PACKAGE_VERSION = $(shell sed -n 's/^PKG_VERSION:=//p' openwrt/overflowd/Makefile)
+EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
+openwrt:
+	@set -e; for a in $(ARCHITECTURES); do name=$${a%=*}; goarch=$${a#*=}; \
+		for tags in "" mini; do program=overflowd$${tags:+-$$tags}; \
+			GOOS=linux GOARCH=$${goarch%/*} GOMIPS=softfloat GOARM=$$(test $${goarch%/*} = arm && echo $${goarch#*/}) \
+			$(MAKE) -s release VERSION=$(PACKAGE_VERSION) TAGS=$$tags OUT=$(CURDIR)/dist/programs/$$name/$$program/overflowd; done; \
+		rm -rf dist/openwrt/$$name; \
+		(cd internal/pack && go run . -out ../../dist/openwrt/$$name -arch $$name -binaries ../../dist/programs/$$name -epoch $(EPOCH) openwrt); done
+	@ls -l dist/openwrt/*
 
 clean:
 	rm -rf bin dist

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// Pack writes the packages of a release: see the targets of the Makefile.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/overflowd/overflowd/internal/pack/apk"
+	"github.com/overflowd/overflowd/internal/pack/feed"
+	"github.com/overflowd/overflowd/internal/pack/ipk"
+	"github.com/overflowd/overflowd/internal/pack/tree"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "pack: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	fs := flag.NewFlagSet("pack", flag.ContinueOnError)
+	root := fs.String("root", "../..", "the folder of the `project`")
+	out := fs.String("out", "", "the `folder` to write to")
+	arch := fs.String("arch", "", "OpenWrt's name of the `architecture`")
+	binaries := fs.String("binaries", "", "the `folder` with overflowd and overflowd-mini, each in a folder of its name")
+	epoch := fs.Int64("epoch", 0, "the time of all files, `seconds` since 1970")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if fs.Arg(0) != "openwrt" || *out == "" || *arch == "" || *binaries == "" {
+		return errors.New("usage: pack -out FOLDER -arch NAME -binaries FOLDER openwrt")
+	}
+	return openwrt(*root, *out, *arch, *binaries, time.Unix(*epoch, 0))
+}
+
+// openwrt writes the packages for one architecture, and those for any.
+func openwrt(root, out, arch, binaries string, at time.Time) error {
+	var packages []*feed.Package
+	for _, o := range []feed.Options{
+		{Makefile: "overflowd", Name: "overflowd", Variant: "full"},
+		{Makefile: "overflowd", Name: "overflowd-mini", Variant: "mini"},
+		{Makefile: "luci-app-overflowd", Name: "luci-app-overflowd"},
+	} {
+		o.Makefile = filepath.Join(root, "openwrt", o.Makefile)
+		if _, err := os.Stat(o.Makefile); errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		o.Arch, o.Binaries = arch, filepath.Join(binaries, o.Name)
+		if len(packages) > 0 {
+			o.Version, _, _ = strings.Cut(packages[0].Version, "-r")
+		}
+		p, err := feed.Read(o)
+		if err != nil {
+			return err
+		}
+		packages = append(packages, p)
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	return errors.Join(writeIpks(out, packages, at), writeApks(out, packages))
+}
+
+func writeIpks(out string, packages []*feed.Package, at time.Time) error {
+	var index strings.Builder
+	for _, p := range packages {
+		b, err := ipk.Build(p, at)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		entry, err := ipk.Entry(p, at, b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		index.WriteString(entry)
+		if err := os.WriteFile(filepath.Join(out, ipk.Name(p)), b, 0o644); err != nil {
+			return err
+		}
+	}
+	compressed, err := tree.Gzip([]byte(index.String()))
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(out, "Packages"), []byte(index.String()), 0o644),
+		os.WriteFile(filepath.Join(out, "Packages.gz"), compressed, 0o644))
+}
+
+func writeApks(out string, packages []*feed.Package) error {
+	var indexed []apk.Indexed
+	for _, p := range packages {
+		built := apk.Build(p)
+		b, err := built.Container.Deflated()
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		if err := os.WriteFile(filepath.Join(out, apk.Name(p)), b, 0o644); err != nil {
+			return err
+		}
+		indexed = append(indexed, apk.Indexed{Built: built, FileSize: len(b)})
+	}
+	b, err := apk.Index(indexed).Deflated()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(out, "packages.adb"), b, 0o644)
+}
