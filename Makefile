@@ -16,7 +16,7 @@ BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./int
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
-.PHONY: all build release run test packages lint unit compare mips fuzz budget bench cross openwrt clean
+.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt clean
 .NOTPARALLEL:
 
 all: build
@@ -36,7 +36,7 @@ run: build
 	cat bin/tracers.json
 	bin/overflowd verify bin/tracers.json
 
-test: packages lint unit compare mips fuzz budget
+test: packages lint unit compare pack mips fuzz budget
 
 packages:
 	@.ci/packages
@@ -55,6 +55,10 @@ unit:
 # The recordings, read by another program's decoders.
 compare:
 	cd internal/compare && go vet . && ../../.ci/gotest ./...
+
+# What is packed, and that two builds are the same to the byte.
+pack:
+	cd internal/pack && go vet ./... && ../../.ci/gotest ./...
 
 mips:
 	GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 .ci/gotest -short -exec "qemu-mips-static -cpu 24Kc" $(BYTE_ORDER)
