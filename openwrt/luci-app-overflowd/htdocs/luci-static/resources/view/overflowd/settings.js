@@ -126,7 +126,7 @@ return view.extend({
 		s.tab('memory', _('Memory'));
 
 		o = s.taboption('general', form.Flag, 'enabled', _('Run'),
-			_('Nothing else here has an effect before. On a small router it takes 10 to 15 MiB of memory. Only the signing key is written to flash, once.'));
+			_('Nothing else here has an effect before. On a small router it takes about 10 MiB of memory. Only the signing key is written to flash, once.'));
 		o.datatype = 'bool';
 		o.rmempty = false;
 		o.validate = function(section_id, enabled) {
@@ -150,7 +150,7 @@ return view.extend({
 		};
 
 		o = s.taboption('general', form.Value, 'rate', _('Rate'),
-			_('The chance of one packet to be selected, as 1/1000000 or 0.000001. A busy line of 10,000 packets a second makes a tracer in 100 seconds at 1/1000000. Each one costs about 5 ms of an old processor, 1 to 2 kB of upload, and tells two strangers of one flow. At most 1/1000 if something is sent.'));
+			_('The chance of one packet to be selected, as 1/1000000 or 0.000001. A busy line of 10,000 packets a second makes a tracer in 100 seconds at 1/1000000. Each one costs about 10 ms of an old processor and 1 to 2 kB of upload, and tells two strangers of one flow. At most 1/1000 if something is sent.'));
 		o.datatype = 'string';
 		o.placeholder = '1/1000000';
 		o.value('1/10000000', _('1/10000000 (rare)'));
