@@ -16,7 +16,7 @@ BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./int
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
-.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt clean
+.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt install clean
 .NOTPARALLEL:
 
 all: build
@@ -101,6 +101,14 @@ openwrt:
 		rm -rf dist/openwrt/$$name; \
 		(cd internal/pack && go run . -out ../../dist/openwrt/$$name -arch $$name -binaries ../../dist/programs/$$name -epoch $(EPOCH) openwrt); done
 	@ls -l dist/openwrt/*
+
+# For a Linux with systemd. DESTDIR is for those who make packages.
+PREFIX ?= /usr
+install:
+	$(MAKE) -s release OUT=$(DESTDIR)$(PREFIX)/bin/overflowd
+	install -D -m0644 internal/pack/systemd/overflowd.service $(DESTDIR)/lib/systemd/system/overflowd.service
+	sed -i 's,/usr/bin/,$(PREFIX)/bin/,' $(DESTDIR)/lib/systemd/system/overflowd.service
+	test -e $(DESTDIR)/etc/default/overflowd || install -D -m0644 internal/pack/systemd/overflowd.default $(DESTDIR)/etc/default/overflowd
 
 clean:
 	rm -rf bin dist
