@@ -16,7 +16,7 @@ BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./int
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
-.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt install clean
+.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt image install clean
 .NOTPARALLEL:
 
 all: build
@@ -101,6 +101,10 @@ openwrt:
 		rm -rf dist/openwrt/$$name; \
 		(cd internal/pack && go run . -out ../../dist/openwrt/$$name -arch $$name -binaries ../../dist/programs/$$name -epoch $(EPOCH) openwrt); done
 	@ls -l dist/openwrt/*
+
+# A container image for amd64, arm64 and arm, as an OCI archive.
+image: openwrt
+	cd internal/pack && go run . -out ../../dist/overflowd-image.tar -binaries ../../dist/programs -epoch $(EPOCH) -version $(PACKAGE_VERSION) image
 
 # For a Linux with systemd. DESTDIR is for those who make packages.
 PREFIX ?= /usr

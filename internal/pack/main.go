@@ -14,6 +14,7 @@ import (
 
 	"github.com/overflowd/overflowd/internal/pack/apk"
 	"github.com/overflowd/overflowd/internal/pack/feed"
+	"github.com/overflowd/overflowd/internal/pack/image"
 	"github.com/overflowd/overflowd/internal/pack/ipk"
 	"github.com/overflowd/overflowd/internal/pack/tree"
 )
@@ -28,17 +29,26 @@ func main() {
 func run(args []string) error {
 	fs := flag.NewFlagSet("pack", flag.ContinueOnError)
 	root := fs.String("root", "../..", "the folder of the `project`")
-	out := fs.String("out", "", "the `folder` to write to")
+	out := fs.String("out", "", "the `folder or file` to write to")
+	version := fs.String("version", "", "of the image")
 	arch := fs.String("arch", "", "OpenWrt's name of the `architecture`")
 	binaries := fs.String("binaries", "", "the `folder` with overflowd and overflowd-mini, each in a folder of its name")
 	epoch := fs.Int64("epoch", 0, "the time of all files, `seconds` since 1970")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if fs.Arg(0) != "openwrt" || *out == "" || *arch == "" || *binaries == "" {
-		return errors.New("usage: pack -out FOLDER -arch NAME -binaries FOLDER openwrt")
+	at := time.Unix(*epoch, 0)
+	switch {
+	case fs.Arg(0) == "openwrt" && *out != "" && *arch != "" && *binaries != "":
+		return openwrt(*root, *out, *arch, *binaries, at)
+	case fs.Arg(0) == "image" && *out != "" && *binaries != "":
+		return image.Write(*out, *version, []image.Program{
+			{Arch: "amd64", File: filepath.Join(*binaries, "x86_64/overflowd/overflowd")},
+			{Arch: "arm64", Variant: "v8", File: filepath.Join(*binaries, "aarch64_cortex-a53/overflowd/overflowd")},
+			{Arch: "arm", Variant: "v7", File: filepath.Join(*binaries, "arm_cortex-a7_neon-vfpv4/overflowd/overflowd")},
+		}, at)
 	}
-	return openwrt(*root, *out, *arch, *binaries, time.Unix(*epoch, 0))
+	return errors.New("usage: pack -out FOLDER -arch NAME -binaries FOLDER openwrt, or pack -out FILE -binaries FOLDER -version VERSION image")
 }
 
 // openwrt writes the packages for one architecture, and those for any.

@@ -102,15 +102,14 @@ func (t Tree) Size() (n int64) {
 	return n
 }
 
-// TarGz returns the tree as a tar file, compressed, as GNU tar writes it with
-// --owner=0 --group=0 --numeric-owner and all times the same; and the size of the
-// tar file before compression. Names begin with "./".
-func (t Tree) TarGz(at time.Time) (b []byte, size int64, err error) {
+// Tar returns the tree as a tar file, as GNU tar writes it with --owner=0 --group=0
+// --numeric-owner and all times the same. Names begin as "./".
+func (t Tree) Tar(at time.Time) ([]byte, error) {
 	var plain bytes.Buffer
 	w := tar.NewWriter(&plain)
 	root := tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755, ModTime: at, Format: tar.FormatGNU}
 	if err := w.WriteHeader(&root); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	for _, e := range t {
 		h := tar.Header{Typeflag: tar.TypeReg, Name: "./" + e.Path, Mode: int64(e.Mode.Perm()), ModTime: at, Size: int64(len(e.Data)), Format: tar.FormatGNU}
@@ -121,18 +120,25 @@ func (t Tree) TarGz(at time.Time) (b []byte, size int64, err error) {
 			h.Typeflag, h.Linkname = tar.TypeSymlink, e.Target
 		}
 		if err := w.WriteHeader(&h); err != nil {
-			return nil, 0, fmt.Errorf("%s: %w", e.Path, err)
+			return nil, fmt.Errorf("%s: %w", e.Path, err)
 		}
 		if _, err := w.Write(e.Data); err != nil {
-			return nil, 0, fmt.Errorf("%s: %w", e.Path, err)
+			return nil, fmt.Errorf("%s: %w", e.Path, err)
 		}
 	}
-	if err := w.Close(); err != nil {
+	err := w.Close()
+	return plain.Bytes(), err
+}
+
+// TarGz returns the tree as a tar file, compressed; and the size of the tar file before
+// compression.
+func (t Tree) TarGz(at time.Time) (b []byte, size int64, err error) {
+	plain, err := t.Tar(at)
+	if err != nil {
 		return nil, 0, err
 	}
-	size = int64(plain.Len())
-	b, err = Gzip(plain.Bytes())
-	return b, size, err
+	b, err = Gzip(plain)
+	return b, int64(len(plain)), err
 }
 
 // Gzip compresses as gzip -9n does: without a name and a time.
