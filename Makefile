@@ -16,7 +16,7 @@ BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./int
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
-.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt image install clean
+.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt image deb install clean
 .NOTPARALLEL:
 
 all: build
@@ -47,7 +47,7 @@ lint:
 	go vet -tags mini ./cmd/... ./internal/daemon
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/sender/... ./internal/source
-	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
+	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
 
 unit:
 	.ci/gotest -race -timeout 30m ./...
@@ -105,6 +105,10 @@ openwrt:
 # A container image for amd64, arm64 and arm, as an OCI archive.
 image: openwrt
 	cd internal/pack && go run . -out ../../dist/overflowd-image.tar -binaries ../../dist/programs -epoch $(EPOCH) -version $(PACKAGE_VERSION) image
+
+# Packages for Debian, in dist/deb.
+deb: openwrt
+	cd internal/pack && go run . -out ../../dist/deb -binaries ../../dist/programs -epoch $(EPOCH) -version $(PACKAGE_VERSION) deb
 
 # For a Linux with systemd. DESTDIR is for those who make packages.
 PREFIX ?= /usr

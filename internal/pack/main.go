@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/overflowd/overflowd/internal/pack/apk"
+	"github.com/overflowd/overflowd/internal/pack/deb"
 	"github.com/overflowd/overflowd/internal/pack/feed"
 	"github.com/overflowd/overflowd/internal/pack/image"
 	"github.com/overflowd/overflowd/internal/pack/ipk"
@@ -48,7 +49,28 @@ func run(args []string) error {
 			{Arch: "arm", Variant: "v7", File: filepath.Join(*binaries, "arm_cortex-a7_neon-vfpv4/overflowd/overflowd")},
 		}, at)
 	}
-	return errors.New("usage: pack -out FOLDER -arch NAME -binaries FOLDER openwrt, or pack -out FILE -binaries FOLDER -version VERSION image")
+	if fs.Arg(0) == "deb" && *out != "" && *binaries != "" {
+		return debian(*root, *out, *binaries, *version, at)
+	}
+	return errors.New("usage: pack -out FOLDER -arch NAME -binaries FOLDER openwrt; pack -out FILE|FOLDER -binaries FOLDER -version VERSION image|deb")
+}
+
+// debian writes the packages for Debian.
+func debian(root, out, binaries, version string, at time.Time) error {
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	for arch, programs := range map[string]string{"amd64": "x86_64", "arm64": "aarch64_cortex-a53", "armhf": "arm_cortex-a7_neon-vfpv4", "armel": "arm_arm926ej-s"} {
+		o := deb.Options{Root: root, Program: filepath.Join(binaries, programs, "overflowd/overflowd"), Arch: arch, Version: version, At: at}
+		b, err := deb.Build(o)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(out, o.Name()), b, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openwrt writes the packages for one architecture, and those for any.
