@@ -16,7 +16,7 @@ BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./int
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
-.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt image deb install clean
+.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt image deb install board boards shell clean
 .NOTPARALLEL:
 
 all: build
@@ -42,12 +42,12 @@ packages:
 	@.ci/packages
 
 lint:
-	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; exit 1; }
+	@test -z "$$(gofmt -l board cmd internal)" || { gofmt -l board cmd internal; exit 1; }
 	go vet ./...
 	go vet -tags mini ./cmd/... ./internal/daemon
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/sender/... ./internal/source
-	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
+	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest board/kernel board/rc.sh internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
 
 unit:
 	.ci/gotest -race -timeout 30m ./...
@@ -74,6 +74,17 @@ fuzz:
 budget: cross
 	go test -count=1 -run Budget -v ./cmd/overflowd
 	go test -count=1 -run 'Allocate|PerPacket|Allocation' ./internal/...
+
+# The program on the processors, kernels and flash of routers, in QEMU: see board/README.md.
+# The first time it builds a kernel for each, which takes minutes.
+BOARDS ?= malta-be malta-le armv7 arm64 x86-64
+boards: openwrt
+	cd board && go vet ./... && BOARDS="$(BOARDS)" ../.ci/gotest -timeout 60m .
+
+# All that is tested on one of them: make board BOARD=malta-be
+board:
+	@test -d "board/$(BOARD)" -a -n "$(BOARD)" || { echo "BOARD is one of $(BOARDS)" >&2; exit 1; }
+	$(MAKE) boards BOARDS=$(BOARD)
 
 # Speed beside other programs, as ratios.
 bench:

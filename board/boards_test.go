@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// Package board tests the program on the processors, kernels and flash of routers:
+// see package machine.
+package board
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/overflowd/overflowd/board/machine"
+	"github.com/overflowd/overflowd/internal/netns"
+)
+
+// packages are those of make openwrt.
+const packages = "../dist/openwrt"
+
+// each runs a test on all boards, or on those of the environment's BOARDS.
+func each(t *testing.T, test func(t *testing.T, b *machine.Board)) {
+	t.Helper()
+	names := machine.Boards
+	if words := strings.Fields(os.Getenv("BOARDS")); len(words) > 0 {
+		names = words
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) { test(t, board(t, name)) })
+	}
+}
+
+// boards keeps what was built for one.
+var boards = map[string]*machine.Board{}
+
+func board(t testing.TB, name string) *machine.Board {
+	t.Helper()
+	if b := boards[name]; b != nil {
+		return b
+	}
+	b, err := machine.Open(".", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	netns.Need(t, strings.Fields(b.QEMU)[0], "mksquashfs", b.Cross+"gcc")
+	boards[name] = b
+	return b
+}
+
+// roots keeps the files of roots.
+var roots = map[string]string{}
+
+// squashfs returns the file of a root with a package.
+func squashfs(t testing.TB, b *machine.Board, name string) string {
+	t.Helper()
+	key := b.Packages + name
+	if roots[key] == "" {
+		image, err := b.Squashfs(packages, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots[key] = image
+	}
+	return roots[key]
+}
+
+// options are those of a router of 64 MiB with a package and an empty flash.
+func options(t testing.TB, b *machine.Board, name string) machine.Options {
+	t.Helper()
+	o := machine.Options{Memory: 64, Squashfs: squashfs(t, b, name), Flash: filepath.Join(t.TempDir(), "flash")}
+	if err := b.NewFlash(o.Squashfs, o.Flash); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, r := range roots {
+		os.Remove(r)
+	}
+	os.Exit(code)
+}

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package machine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/overflowd/overflowd/board/control"
+	"github.com/overflowd/overflowd/internal/netns"
+)
+
+// Options are those of one boot.
+type Options struct {
+	Memory   int    // MiB
+	Squashfs string // of the root
+	Flash    string // written to
+	// FlashLog, if there is one, gets all writes to the flash, as
+	// Documentation/admin-guide/device-mapper/log-writes.rst has it.
+	FlashLog string
+	// Networks are the interfaces eth0, eth1, ..., each a tap in a namespace.
+	Networks []Network
+	// ICount makes the guest's clock count instructions.
+	ICount bool
+	Date   string // of the clock when it boots, as 2026-01-01; now
+}
+
+// A Network is one that the guest has an interface in: the tap of that name is made in
+// the namespace.
+type Network struct {
+	Namespace *netns.Namespace
+	Tap       string
+}
+
+// A Machine runs. Its methods end the test if the guest cannot do what is asked.
+type Machine struct {
+	*control.Client
+	t       testing.TB
+	process *exec.Cmd
+	console *console
+	conn    net.Conn
+	done    chan error // has room for its end
+	// Boot is how long it took until init answered.
+	Boot time.Duration
+}
+
+// console keeps what the guest says.
+type console struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (c *console) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.text.Write(b)
+}
+
+func (c *console) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.text.String()
+}
+
+// bootLimit is far more than any board takes on a machine that is busy.
+const bootLimit = 3 * time.Minute
+
+// Start boots a board, and waits for init. It ends with the test.
+func (b *Board) Start(t testing.TB, o Options) *Machine {
+	t.Helper()
+	m, err := b.start(t, o)
+	if err != nil {
+		t.Fatalf("boot %s: %v", b.Name, err)
+	}
+	return m
+}
+
+// Command returns QEMU's command line but for the console and what a test has.
+func (b *Board) command(kernel, init, extra string, o *Options) []string {
+	args := append(strings.Fields(b.QEMU), "-m", fmt.Sprint(o.Memory), "-nodefaults", "-display", "none", "-no-reboot",
+		"-kernel", filepath.Join(kernel, "kernel"), "-initrd", init,
+		"-append", strings.TrimSpace(fmt.Sprintf("console=%s quiet panic=-1 reboot=t %s %s", b.Console, b.partitions(), extra)),
+		"-device", "virtio-rng-pci")
+	flash := "driver=file,filename=" + o.Flash
+	if o.FlashLog != "" {
+		flash = "driver=blklogwrites,log-super-update-interval=1,file.driver=file,file.filename=" + o.Flash + ",log.driver=file,log.filename=" + o.FlashLog
+	} else {
+		flash = "format=raw,file=" + o.Flash
+	}
+	if b.Flash == "pflash" {
+		return append(args, "-drive", "if=pflash,"+flash)
+	}
+	return append(args,
+		"-drive", "if=none,id=root,format=raw,readonly=on,file="+o.Squashfs, "-device", "virtio-blk-pci,drive=root",
+		"-drive", "if=none,id=flash,"+flash, "-device", "virtio-blk-pci,drive=flash")
+}
+
+func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
+	kernel, err := b.Kernel()
+	if err != nil {
+		return nil, err
+	}
+	init, err := b.init()
+	if err != nil {
+		return nil, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		return nil, err
+	}
+	args := append(b.command(kernel, init, "", &o), "-serial", "stdio",
+		"-chardev", "socket,id=control,fd=3", "-device", "virtio-serial-pci",
+		"-device", "virtserialport,chardev=control,name="+control.Port)
+	files := []*os.File{theirs}
+	for i, n := range o.Networks {
+		tap, err := openTap(n)
+		if err != nil {
+			return nil, fmt.Errorf("open tap %s: %w", n.Tap, err)
+		}
+		defer tap.Close()
+		files = append(files, tap)
+		args = append(args, "-netdev", fmt.Sprintf("tap,id=net%d,fd=%d", i, 3+i+1),
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%s", i, MAC(i)))
+	}
+	switch {
+	case o.ICount:
+		args = append(args, "-icount", "shift=0,align=off,sleep=on", "-rtc", "clock=vm,base=2026-01-01")
+	case o.Date != "":
+		args = append(args, "-rtc", "base="+o.Date)
+	}
+	m := &Machine{t: t, process: exec.Command(args[0], args[1:]...), console: new(console), conn: conn, done: make(chan error, 1)}
+	m.process.Stdout, m.process.Stderr, m.process.ExtraFiles = m.console, m.console, files
+	m.process.WaitDelay = time.Second
+	m.process.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	began := time.Now()
+	if err := m.process.Start(); err != nil {
+		return nil, err
+	}
+	go func() { m.done <- m.process.Wait(); conn.Close() }()
+	t.Cleanup(func() {
+		m.Cut()
+		if t.Failed() {
+			t.Logf("the console of %s:\n%s", b.Name, m.console)
+		}
+	})
+	m.Client = control.NewClient(conn)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := m.Ask(control.Request{})
+		answered <- err
+	}()
+	select {
+	case err = <-answered:
+	case <-time.After(bootLimit):
+		err = errors.New("init does not answer")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, strings.Join(args, " "))
+	}
+	m.Boot = time.Since(began)
+	return m, nil
+}
+
+// MAC returns the address of interface i.
+func MAC(i int) string { return fmt.Sprintf("52:54:00:00:00:%02x", i+1) }
+
+func openTap(n Network) (f *os.File, err error) {
+	err = n.Namespace.Do(func() error {
+		f, err = os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		q, err := unix.NewIfreq(n.Tap)
+		if err != nil {
+			return err
+		}
+		q.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		return unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, q)
+	})
+	if err != nil && f != nil {
+		f.Close()
+		f = nil
+	}
+	return f, err
+}
+
+// Cut ends it as a power cut does.
+func (m *Machine) Cut() {
+	m.process.Process.Kill()
+	m.conn.Close()
+	select {
+	case err := <-m.done:
+		m.done <- err
+	case <-time.After(10 * time.Second):
+	}
+}
+
+// Halt ends it in order.
+func (m *Machine) Halt() {
+	m.t.Helper()
+	m.Client.Ask(control.Request{Halt: true}) // the end is the answer
+	select {
+	case err := <-m.done:
+		m.done <- err
+	case <-time.After(time.Minute):
+		m.t.Fatal("it does not halt")
+	}
+}
+
+// Console returns what it said there.
+func (m *Machine) Console() string { return m.console.String() }
+
+// Do asks for something.
+func (m *Machine) Do(r control.Request) *control.Answer {
+	m.t.Helper()
+	a, err := m.Ask(r)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return a
+}
+
+// Root is where the root of the router is in the guest.
+const Root = "/mnt"
+
+// MountRoot mounts the squashfs and, over it, the flash, as a router does, at Root.
+func (m *Machine) MountRoot(b *Board) {
+	m.t.Helper()
+	rom, data := "/dev/vda", "mtd0"
+	if b.Flash == "pflash" {
+		rom, data = "/dev/mtdblock1", "mtd2"
+	}
+	for _, w := range []control.Mount{
+		{Source: rom, Target: "/rom", Type: "squashfs"},
+		{Source: data, Target: "/overlay", Type: "jffs2"},
+	} {
+		m.Do(control.Request{Mount: &w})
+	}
+	m.Do(control.Request{Write: &control.Write{Path: "/overlay/upper/.made"}})
+	m.Do(control.Request{Write: &control.Write{Path: "/overlay/work/.made"}})
+	for _, w := range []control.Mount{
+		{Source: "overlay", Target: Root, Type: "overlay", Options: "lowerdir=/rom,upperdir=/overlay/upper,workdir=/overlay/work"},
+		{Source: "/dev", Target: Root + "/dev", Type: "bind"},
+		{Source: "/proc", Target: Root + "/proc", Type: "bind"},
+		{Source: "/sys", Target: Root + "/sys", Type: "bind"},
+		{Source: "/run", Target: Root + "/run", Type: "bind"},
+		{Source: "/tmp", Target: Root + "/tmp", Type: "bind"},
+	} {
+		m.Do(control.Request{Mount: &w})
+	}
+}
+
+// Run runs a program of the router's root, and returns what it says. Exit codes but 0
+// end the test.
+func (m *Machine) Run(args ...string) string {
+	m.t.Helper()
+	a := m.Do(control.Request{Run: &control.Run{Root: Root, Args: args}})
+	if a.Code != 0 {
+		m.t.Fatalf("%s: exit %d: %s%s", strings.Join(args, " "), a.Code, a.Out, a.Err)
+	}
+	return string(a.Out)
+}
+
+// StartDaemon starts a program of the router's root.
+func (m *Machine) StartDaemon(env []string, args ...string) *Daemon {
+	m.t.Helper()
+	a := m.Do(control.Request{Run: &control.Run{Root: Root, Args: args, Env: env, Start: true}})
+	return &Daemon{m, a.Pid}
+}
+
+// Read returns a file of the guest.
+func (m *Machine) Read(path string) string {
+	m.t.Helper()
+	return string(m.Do(control.Request{Read: path}).Out)
+}
+
+// A Daemon was started.
+type Daemon struct {
+	m   *Machine
+	Pid int
+}
+
+// Err returns what it said on standard error.
+func (d *Daemon) Err() string { d.m.t.Helper(); return d.m.Read(fmt.Sprintf("/run/%d.err", d.Pid)) }
+
+// Out returns what it said on standard output.
+func (d *Daemon) Out() string { d.m.t.Helper(); return d.m.Read(fmt.Sprintf("/run/%d.out", d.Pid)) }
+
+// Stop ends it by a signal, and returns its exit code.
+func (d *Daemon) Stop(signal unix.Signal) int {
+	d.m.t.Helper()
+	return d.m.Do(control.Request{Kill: &control.Kill{Pid: d.Pid, Signal: int(signal), Wait: true}}).Code
+}
+
+// Memory returns a value of /proc/PID/status in kB, such as VmRSS.
+func (d *Daemon) Memory(name string) int {
+	d.m.t.Helper()
+	for line := range strings.Lines(d.m.Read(fmt.Sprintf("/proc/%d/status", d.Pid))) {
+		var v int
+		if n, _ := fmt.Sscanf(line, name+":%d kB", &v); n == 1 {
+			return v
+		}
+	}
+	d.m.t.Fatalf("process %d has no %s", d.Pid, name)
+	return 0
+}
+
+// TB returns the test.
+func (m *Machine) TB() testing.TB { return m.t }
+
+// Until waits until the condition is true.
+func (m *Machine) Until(what string, condition func() bool) {
+	m.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("%s: not within a minute", what)
+		}
+	}
+}

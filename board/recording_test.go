@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package board
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
+)
+
+// recording returns a pcap file of flows of so many packets each from the host to the
+// far one, every second one of IPv6.
+func recording(t testing.TB, flows, packets int) string {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "pcap"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := pcapgo.NewWriter(f)
+	if err := w.WriteFileHeader(1<<16, layers.LinkTypeEthernet); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().Add(-time.Minute)
+	for i := range flows * packets {
+		b := frame(t, i%flows)
+		at = at.Add(time.Millisecond)
+		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: len(b), Length: len(b)}, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f.Name()
+}
+
+// frame returns a packet of 1,000 bytes of payload of the flow of that number.
+func frame(t testing.TB, number int) []byte {
+	t.Helper()
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	e := &layers.Ethernet{SrcMAC: mac, DstMAC: mac, EthernetType: layers.EthernetTypeIPv4}
+	udp := &layers.UDP{SrcPort: layers.UDPPort(2000 + number), DstPort: 5000}
+	var ip gopacket.SerializableLayer
+	if number%2 == 0 {
+		v4 := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.ParseIP(host4), DstIP: net.ParseIP(far4)}
+		udp.SetNetworkLayerForChecksum(v4)
+		ip = v4
+	} else {
+		e.EthernetType = layers.EthernetTypeIPv6
+		v6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: net.ParseIP(host6), DstIP: net.ParseIP(far6)}
+		udp.SetNetworkLayerForChecksum(v6)
+		ip = v6
+	}
+	b := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, e, ip, udp, gopacket.Payload(make([]byte, 1000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}

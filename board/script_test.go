@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package board
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/overflowd/overflowd/board/control"
+	"github.com/overflowd/overflowd/board/machine"
+	"github.com/overflowd/overflowd/internal/netns"
+)
+
+// script returns the environment and the arguments that the init script starts the
+// daemon with for a configuration, on a router without ujail, and what it makes in
+// /var/run before. It runs in BusyBox ash over the files of the package for this
+// machine, which checks the arguments.
+func script(t testing.TB, configuration string) (env, args, made []string) {
+	t.Helper()
+	netns.Need(t, "busybox", "chroot")
+	b := board(t, "x86-64")
+	root, err := b.Unpack(packages, "overflowd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(root)
+	stub, err := os.ReadFile("rc.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, content := range map[string][]byte{
+		"rc.sh": stub, "busybox": program, "etc/config/overflowd": []byte(configuration), "lib/functions/network.sh": nil, "bin/.made": nil,
+	} {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("chroot", root, "/busybox", "--install", "/bin").CombinedOutput(); err != nil {
+		t.Fatalf("busybox --install: %v: %s", err, out)
+	}
+	var said bytes.Buffer
+	c := exec.Command("chroot", root, "/busybox", "ash", "/rc.sh")
+	c.Stderr = &said
+	out, err := c.Output()
+	if err != nil || said.Len() > 0 {
+		t.Fatalf("the init script: %v: %s%s", err, out, &said)
+	}
+	for part := range strings.SplitSeq(strings.TrimSpace(string(out)), "\n\n") {
+		switch words := strings.Split(part, "\n"); words[0] {
+		case "env":
+			env = words[1:]
+		case "command":
+			args = words[1:]
+		}
+	}
+	if len(args) == 0 {
+		t.Fatalf("the init script starts nothing: %s", out)
+	}
+	entries, err := os.ReadDir(filepath.Join(root, "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		made = append(made, e.Name())
+	}
+	return env, args, made
+}
+
+// start starts the daemon as the init script does for the configuration, with
+// interfaces and exporters added, and waits until it answers.
+func start(m *machine.Machine, configuration string) *machine.Daemon {
+	env, args, made := script(m.TB(), `config overflowd 'general'
+	option enabled '1'
+	list send 'udp'
+	option rate '1/1000'
+
+config contact 'contact'
+	option email 'abuse@example.net'
+
+`+configuration)
+	for _, name := range made {
+		m.Do(control.Request{Write: &control.Write{Path: "/run/" + name + "/.made"}})
+	}
+	return startWith(m, env, args...)
+}
+
+func TestInitScriptMakesArgumentsOfTheConfiguration(t *testing.T) {
+	env, args, _ := script(t, "config overflowd 'general'\n\toption enabled '1'\n\tlist send 'udp'\n\toption memlimit '9'\n"+
+		"config contact\n\toption identity \"Example's Net, & more\"\n\toption email 'a@example.net'\n"+capturing)
+	if got, want := strings.Join(env, " "), "GOMEMLIMIT=9MiB GOGC=50"; got != want {
+		t.Errorf("the environment is %q, not %q", got, want)
+	}
+	want := []string{"/usr/bin/overflowd", "--send", "udp", "--contact-email", "a@example.net", "--contact-identity", "Example's Net, & more",
+		"--interface", "eth0:wan", "--state", "/etc/overflowd", "--status", "/var/run/overflowd/status.sock", "--user", "overflowd"}
+	if diff := cmp.Diff(want, args); diff != "" {
+		t.Errorf("the arguments (-want +got):\n%s", diff)
+	}
+}
