@@ -54,6 +54,9 @@ func dropPrivileges(name, stateDir string, status *net.UnixListener, keep, rest 
 		return fmt.Errorf("--user %s is root", name)
 	}
 	if err := handOver(stateDir, uid, gid); err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return fmt.Errorf("hand %s over to user %s: %w: free some, and room for two copies of the key", stateDir, name, err)
+		}
 		return fmt.Errorf("hand %s over to user %s: %w", stateDir, name, err)
 	}
 	if status != nil {
@@ -88,12 +91,25 @@ func handOver(dir string, uid, gid int) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := os.Lchown(dir, uid, gid); err != nil {
+	if err := give(dir, uid, gid); err != nil {
 		return err
 	}
-	err := os.Lchown(filepath.Join(dir, "identity.db"), uid, gid)
+	err := give(filepath.Join(dir, "identity.db"), uid, gid)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
+}
+
+// give changes the owner of what has another: each change is a write to the flash, and
+// an overlay that was full when it was mounted is read-only.
+func give(name string, uid, gid int) error {
+	info, err := os.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok && int(sys.Uid) == uid && int(sys.Gid) == gid {
+		return nil
+	}
+	return os.Lchown(name, uid, gid)
 }
