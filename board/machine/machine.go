@@ -254,8 +254,11 @@ func (m *Machine) MountRoot(b *Board) {
 	} {
 		m.Do(control.Request{Mount: &w})
 	}
-	m.Do(control.Request{Write: &control.Write{Path: "/overlay/upper/.made"}})
-	m.Do(control.Request{Write: &control.Write{Path: "/overlay/work/.made"}})
+	for _, d := range []string{"/overlay/upper/.made", "/overlay/work/.made"} {
+		if _, err := m.Ask(control.Request{Read: d}); err != nil {
+			m.Do(control.Request{Write: &control.Write{Path: d}})
+		}
+	}
 	for _, w := range []control.Mount{
 		{Source: "overlay", Target: Root, Type: "overlay", Options: "lowerdir=/rom,upperdir=/overlay/upper,workdir=/overlay/work"},
 		{Source: "/dev", Target: Root + "/dev", Type: "bind"},
