@@ -204,7 +204,7 @@ func newRouter(t *testing.T, b *machine.Board, o machine.Options) (*machine.Mach
 	m.MountRoot(b)
 	m.Do(control.Request{Link: &control.Link{Name: "eth0", Addresses: []string{router4 + "/24", router6 + "/64"},
 		Gateways: []string{host4, host6}}})
-	n.up(host4+"/24 "+host6+"/64", router4, router6)
+	n.up(host4+"/24 45.83.0.3/24 "+host6+"/64", router4, router6)
 	return m, n
 }
 
@@ -242,6 +242,7 @@ func status(m *machine.Machine) *observation {
 
 // observation is what the tests want to know of the status.
 type observation struct {
+	Captured struct{ Packets int }
 	Selected struct{ Packets, Records, Lost int }
 	Tracers  struct{ Printed, Sent int }
 }

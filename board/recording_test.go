@@ -3,6 +3,8 @@
 package board
 
 import (
+	"bytes"
+	"encoding/binary"
 	"net"
 	"os"
 	"path/filepath"
@@ -61,4 +63,48 @@ func frame(t testing.TB, number int) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// exported returns a pcap file of so many datagrams of NetFlow v5, of 30 records each.
+func exported(t testing.TB, datagrams int) []byte {
+	t.Helper()
+	now := time.Now()
+	d := binary.BigEndian.AppendUint32(nil, 5<<16|30)
+	d = binary.BigEndian.AppendUint32(d, 1_000_000) // uptime
+	d = binary.BigEndian.AppendUint32(d, uint32(now.Unix()))
+	d = append(d, make([]byte, 12)...) // nanoseconds, sequence, engine, sampling
+	for i := range 30 {
+		r := make([]byte, 48)
+		copy(r, net.ParseIP(host4).To4())
+		copy(r[4:], net.ParseIP(far4).To4())
+		binary.BigEndian.PutUint32(r[16:], 10)      // packets
+		binary.BigEndian.PutUint32(r[20:], 10_000)  // bytes
+		binary.BigEndian.PutUint32(r[24:], 999_000) // start and end
+		binary.BigEndian.PutUint32(r[28:], 999_900)
+		binary.BigEndian.PutUint16(r[32:], uint16(2000+i))
+		binary.BigEndian.PutUint16(r[34:], 5000)
+		r[38] = 17
+		d = append(d, r...)
+	}
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4(127, 0, 0, 1), DstIP: net.IPv4(127, 0, 0, 1)}
+	udp := &layers.UDP{SrcPort: 5000, DstPort: 7777}
+	udp.SetNetworkLayerForChecksum(ip)
+	b := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.Ethernet{SrcMAC: mac, DstMAC: mac, EthernetType: layers.EthernetTypeIPv4}, ip, udp, gopacket.Payload(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	w := pcapgo.NewWriter(&file)
+	if err := w.WriteFileHeader(1<<16, layers.LinkTypeEthernet); err != nil {
+		t.Fatal(err)
+	}
+	for range datagrams {
+		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: now, CaptureLength: len(b.Bytes()), Length: len(b.Bytes())}, b.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return file.Bytes()
 }
