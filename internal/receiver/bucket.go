@@ -33,9 +33,6 @@ func (b *bucket) take(now time.Duration, r rate) {
 }
 
 var (
-	// homeRate is of one key from where it was heard of before. A sender makes at
-	// most 10 tracers a second, 20 at once.
-	homeRate = perSecond(20, 40)
 	// seenRate is likewise of a key without standing.
 	seenRate = perSecond(10, 20)
 	// awayRate is of a key from elsewhere, or of late tracers: twice what one
@@ -44,6 +41,15 @@ var (
 	// networkRate is of new keys from one network.
 	networkRate = perSecond(1, 8)
 )
+
+// homeRate is of one known key from where it was heard of before, of a lane of so
+// many signatures a second: an eighth of it, but not more than twice what a
+// sender's limits let it make (10 a second, 20 at once), and not less than three
+// times what one address gets of it.
+func homeRate(lane float64) rate {
+	each := min(max(lane/8, 1), 20)
+	return perSecond(each, int(max(2*each, 4)))
+}
 
 // networkOf returns the network that an address is of, for the limits.
 func networkOf(a netip.Addr) netip.Prefix {

@@ -28,8 +28,9 @@
 //     if their source address is in its network and they arrive with the very TTL.
 //     From farther away than the owner of the key nobody can do that, as a TTL
 //     never grows. From elsewhere they exhaust the tokens for that key in the lane
-//     seen, which its owner needs when its address changes, and no more.
+//     seen, which its owner needs when its address changes, and no more. Who can
+//     forge eight known keys or more in this way (on a PC, where a key has 20 tokens
+//     a second of thousands: hundreds) fills the lane.
 //   - Whoever sends honestly for days has a known key, too, and with it a share of
-//     the lane: at most that of one key for each. What he says is still only what
-//     he says.
+//     the lane: an eighth at most for each. What he says is still only what he says.
 package receiver

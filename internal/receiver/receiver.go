@@ -72,6 +72,7 @@ type Receiver struct {
 	start   time.Time
 	workers int
 	rates   [lanes]rate
+	home    rate // of one known key
 	queues  [lanes]chan *candidate // of Options.Queue; never closed; full: refused as Busy
 	free    chan *candidate        // room for all there are; never closed
 
@@ -116,6 +117,8 @@ func New(o Options) *Receiver {
 		all += cap(r.queues[l])
 		r.rates[l] = perSecond(max(o.Rates[l], 0.01), int(o.Rates[l]/4))
 	}
+	r.home = homeRate(o.Rates[known])
+	r.rates[known].burst = max(int(o.Rates[known]), 8*r.home.burst)
 	all += r.workers + 1
 	r.free = make(chan *candidate, all)
 	for range all {
@@ -241,7 +244,7 @@ func (r *Receiver) admit(o *offer, take bool) Reason {
 	case o.stale || !e.athome(network, o.hops):
 		o.lane, own, limit = seen, &e.away, awayRate
 	case e.standing:
-		o.lane, own, limit = known, &e.home, homeRate
+		o.lane, own, limit = known, &e.home, r.home
 	default:
 		o.lane, own, limit = seen, &e.home, seenRate
 	}

@@ -342,7 +342,7 @@ func TestNothingCrowdsOutAKnownKey(t *testing.T) {
 						d, from, hops := flood(n)
 						n++
 						b.offer(d, from, hops)
-						time.Sleep(time.Millisecond)
+						time.Sleep(1037 * time.Microsecond) // never in step with the tokens
 					}
 					if why := b.offer(datagram(key(1), made(1<<50+n)), router, 1); why != Taken {
 						t.Fatalf("after %d of the flood: %s", n, why)
