@@ -57,8 +57,8 @@ type Entry struct {
 	First, Last int64
 	Count       uint64
 	Steady      int64  // since when there was no conflict
-	Days        uint32 // on which it was heard of since then
-	Networks    uint32 // how often it came from a network that was not in Paths
+	Days        uint64 // on which it was heard of since then
+	Networks    uint64 // how often it came from a network that was not in Paths
 	Pinned      bool
 	Seen        uint64 // of its flows, we have seen so many ourselves
 	Foreign     uint64 // of its flows, so many named us as a source that we were not
@@ -105,6 +105,7 @@ type Ledger struct {
 	lost     int64 // the floor of keys that are not here: see replayFilter
 	Evicted  uint64
 	Changed  uint64 // counts changes
+	saved    uint64 // Changed, as it was written to a file
 }
 
 // NewLedger returns one for that many keys with standing and as many without.

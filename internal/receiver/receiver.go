@@ -72,7 +72,7 @@ type Receiver struct {
 	start   time.Time
 	workers int
 	rates   [lanes]rate
-	home    rate // of one known key
+	home    rate                   // of one known key
 	queues  [lanes]chan *candidate // of Options.Queue; never closed; full: refused as Busy
 	free    chan *candidate        // room for all there are; never closed
 
