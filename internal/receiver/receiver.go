@@ -48,7 +48,7 @@ type Options struct {
 	// Rates of the three lanes, known, seen and new, in signatures a second. Rates
 	// makes them of a share of the CPU.
 	Rates    [3]float64
-	Queue    int // datagrams that may wait for their verification, in each lane
+	Queue    int // datagrams of known keys that may wait for their verification; of others a quarter
 	Replays  int // tracers that are remembered
 	Networks int // whose rates are watched
 	Workers  int // goroutines that verify
@@ -73,7 +73,7 @@ type Receiver struct {
 	workers int
 	rates   [lanes]rate
 	home    rate                   // of one known key
-	queues  [lanes]chan *candidate // of Options.Queue; never closed; full: refused as Busy
+	queues  [lanes]chan *candidate // see Options.Queue; never closed; full: refused as Busy
 	free    chan *candidate        // room for all there are; never closed
 
 	mu       sync.Mutex // guards what follows, and the ledger's entries
@@ -113,7 +113,11 @@ func New(o Options) *Receiver {
 	r.ledger.All(func(e *Entry) { e.floor = r.ledger.lost })
 	all := 0
 	for l := range r.queues {
-		r.queues[l] = make(chan *candidate, max(o.Queue, 1))
+		n := o.Queue
+		if lane(l) != known {
+			n /= 4
+		}
+		r.queues[l] = make(chan *candidate, max(n, 1))
 		all += cap(r.queues[l])
 		r.rates[l] = perSecond(max(o.Rates[l], 0.01), int(o.Rates[l]/4))
 	}

@@ -70,7 +70,7 @@ type bench struct {
 
 func newBench(t *testing.T, change ...func(*Options)) *bench {
 	b := &bench{t: t}
-	o := Options{Mine: func(a netip.Addr) bool { return a == mine }, Ledger: NewLedger(64), Rates: [3]float64{1000, 100, 100}, Queue: 64,
+	o := Options{Mine: func(a netip.Addr) bool { return a == mine }, Ledger: NewLedger(64), Rates: [3]float64{1000, 100, 100}, Queue: 256,
 		Replays: 4096, Networks: 64, Workers: 1, Sink: func(x *Received) { b.taken = append(b.taken, x) }}
 	for _, f := range change {
 		f(&o)
@@ -483,7 +483,7 @@ func TestRunVerifiesWhatIsOffered(t *testing.T) {
 
 func TestAFullQueueRefuses(t *testing.T) {
 	inTime(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.Queue = 4 })
+		b := newBench(t, func(o *Options) { o.Queue = 16 })
 		for i := range uint64(8) {
 			b.Offer(datagram(key(i), made(i)), many(i), 1, time.Now())
 		}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build !linux
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+var errLinux = errors.New("tracers are received on Linux only")
+
+// A Socket receives datagrams, on Linux.
+type Socket struct{}
+
+// Listen returns an error.
+func Listen(netip.AddrPort, int) (*Socket, error) { return nil, errLinux }
+
+// Addr returns no address.
+func (*Socket) Addr() netip.AddrPort { return netip.AddrPort{} }
+
+// Close does nothing.
+func (*Socket) Close() {}
+
+// Overrun returns 0.
+func (*Socket) Overrun() uint64 { return 0 }
+
+// Run returns an error.
+func (*Socket) Run(context.Context, func([]byte, netip.AddrPort, int, time.Time)) error {
+	return errLinux
+}
