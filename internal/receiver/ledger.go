@@ -305,3 +305,13 @@ func (e *Entry) athome(network netip.Prefix, hops int) bool {
 	}
 	return false
 }
+
+// ParseLevel reads a level as String writes it.
+func ParseLevel(text string) (Level, bool) {
+	for l, name := range levelNames {
+		if name == text {
+			return Level(l), true
+		}
+	}
+	return 0, false
+}
