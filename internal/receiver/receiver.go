@@ -403,3 +403,9 @@ func Rates(share float64, cost time.Duration) [3]float64 {
 	all := share / cost.Seconds()
 	return [3]float64{all * 3 / 5, all / 5, all / 5}
 }
+
+// Refuse counts a tracer that was offered in another form and is none.
+func (r *Receiver) Refuse(why Reason) {
+	r.Counters.Offered.Add(1)
+	r.count(why)
+}

@@ -22,7 +22,8 @@ type Contact struct {
 	ASN      uint32 `json:"asn,omitempty"`
 }
 
-func contactOf(c *tracer.Contact) Contact {
+// ContactOf returns what of a contact may be shown.
+func ContactOf(c *tracer.Contact) Contact {
 	k := Contact{Identity: Clean(c.Identity, maxText), ASN: c.ASN}
 	if isMailbox(c.Email) {
 		k.Email = c.Email

@@ -288,7 +288,7 @@ func (c *carrying) add(x *receiver.Received, tk totalKey) {
 	}
 	if !c.Last.After(x.Arrived) {
 		c.Last, c.level = x.Arrived, x.Level
-		c.Contact, c.example = contactOf(&x.Contact), x
+		c.Contact, c.example = ContactOf(&x.Contact), x
 	}
 }
 

@@ -17,12 +17,17 @@ func Stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
 
 var protocols = map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
 
+// Protocol names one of IP.
+func Protocol(n uint8) string {
+	if name := protocols[n]; name != "" {
+		return name
+	}
+	return "protocol " + strconv.Itoa(int(n))
+}
+
 // Target names what is attacked.
 func (a *Attack) Target() string {
-	name := protocols[a.Protocol]
-	if name == "" {
-		name = "protocol " + strconv.Itoa(int(a.Protocol))
-	}
+	name := Protocol(a.Protocol)
 	switch {
 	case a.Ports > 1:
 		return fmt.Sprintf("%s %s, %d ports", a.Destination, name, a.Ports)

@@ -75,7 +75,7 @@ func Open(dir string, limits Limits) (*Store, error) {
 			return nil, fmt.Errorf("open the store: %w", err)
 		}
 	}
-	return s, s.prune(time.Now())
+	return s, s.Prune(time.Now())
 }
 
 // open opens the file of a series that is written to.
@@ -148,7 +148,7 @@ func (s *Store) share(i int) int64 {
 
 func (s *Store) rotate(i int, now time.Time) error {
 	f := &s.series[i]
-	err := errors.Join(f.out.Flush(), f.file.Close())
+	err := errors.Join(f.out.Flush(), f.file.Sync(), f.file.Close())
 	last := f.last
 	if last == 0 {
 		last = now.UnixMilli()
@@ -158,7 +158,7 @@ func (s *Store) rotate(i int, now time.Time) error {
 		last++
 	}
 	err = errors.Join(err, os.Rename(name, name+"."+strconv.FormatInt(last, 10)))
-	return errors.Join(err, s.open(i), s.prune(now))
+	return errors.Join(err, s.open(i), s.Prune(now))
 }
 
 func exists(name string) bool {
@@ -166,8 +166,8 @@ func exists(name string) bool {
 	return err == nil
 }
 
-// prune removes files that are too old, or too many.
-func (s *Store) prune(now time.Time) error {
+// Prune removes files that are too old, or too many.
+func (s *Store) Prune(now time.Time) error {
 	for i := range s.series {
 		files, err := list(s.dir, i)
 		if err != nil {
@@ -185,29 +185,34 @@ func (s *Store) prune(now time.Time) error {
 	return nil
 }
 
-// Flush writes what was added to the files, and, if sync is set, to the medium.
-// It also removes what is too old.
-func (s *Store) Flush(sync bool) error {
+// Flush writes what was added to the files.
+func (s *Store) Flush() error {
 	var errs []error
 	for i := range s.series {
-		f := &s.series[i]
-		if f.file == nil {
-			continue
-		}
-		errs = append(errs, f.out.Flush())
-		if sync {
-			errs = append(errs, f.file.Sync())
+		if f := &s.series[i]; f.file != nil {
+			errs = append(errs, f.out.Flush())
 		}
 	}
-	if sync {
-		errs = append(errs, s.prune(time.Now()))
+	return errors.Join(errs...)
+}
+
+// Sync has what was flushed to the files of a store written to the medium. It may
+// be called while the store is used.
+func Sync(dir string) error {
+	var errs []error
+	for _, name := range names {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+		if err != nil {
+			continue // it is being renamed
+		}
+		errs = append(errs, f.Sync(), f.Close())
 	}
 	return errors.Join(errs...)
 }
 
 // Close writes what was added and closes the files.
 func (s *Store) Close() error {
-	err := s.Flush(true)
+	err := errors.Join(s.Flush(), Sync(s.dir))
 	for i := range s.series {
 		if f := s.series[i].file; f != nil {
 			err = errors.Join(err, f.Close())

@@ -83,7 +83,7 @@ func TestWhatWasAddedIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Flush(false); err != nil {
+	if err := s.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := seqs(t, dir, start.Add(15*time.Second)); err != nil || !slices.Equal(got, []uint64{15, 16, 17, 18, 19}) {
@@ -153,7 +153,7 @@ func TestNewKeysCannotHaveOthersForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		if seq%100 == 0 {
-			s.Flush(false)
+			s.Flush()
 			if n := size(t, dir); n > limit {
 				t.Fatalf("%d bytes after %d", n, seq-1000)
 			}
