@@ -172,6 +172,7 @@ func (s *status) json() []byte {
 		o.close()
 	}
 	o.close()
+	d.received.json(&o)
 	o.name("recent")
 	d.recents.array(&o)
 	if d.feed == nil {
@@ -330,6 +331,7 @@ func (s *status) text() []byte {
 			line("", "not sent: %s", not)
 		}
 	}
+	d.received.text(line)
 	if d.capture != nil {
 		rows := [][]string{{"INTERFACE", "ROLE", "STATE", "", "PACKETS", "BYTES", "DROPPED"}}
 		for _, x := range d.capture.States() {

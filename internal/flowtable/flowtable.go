@@ -44,6 +44,7 @@ type Table struct {
 	seed  seed
 	sets  []set
 	clock uint32 // counts packets
+	ends  *Ends  // nil: nobody asks
 }
 
 // set is where a key may be.
@@ -198,6 +199,9 @@ func (e *Entry) over(now int64) bool {
 
 func (e *Entry) begin(t *Table, p *Packets) {
 	t.Flows++
+	if t.ends != nil {
+		t.ends.add(&e.Key)
+	}
 	e.known, e.vlan, e.tos, e.tcpFlags = uint8(p.Known&fields), p.VLAN, p.TOS, p.TCPFlags
 	e.ttl, e.maxTTL = p.TTL, p.TTL
 	e.first, e.duration = p.Time, 0
