@@ -334,7 +334,7 @@ func who(t *receiver.Received) string {
 	}
 	distance := ""
 	if t.Hops >= 0 {
-		distance = fmt.Sprintf(", %d hops away", t.Hops)
+		distance = ", " + many(uint64(t.Hops), "hop") + " away"
 	}
 	return fmt.Sprintf("%s (key %.16s, %s%s)", strings.Join(names, " "), t.Signed.Key, t.Level, distance)
 }
