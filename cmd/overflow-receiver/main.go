@@ -68,6 +68,9 @@ What is received:
                           repeatable
       --http ADDR:PORT    take tracers that are posted to /.well-known/overflowd
       --https ADDR:PORT   likewise, with --cert FILE and --key FILE
+      --receipts          answer a tracer by a signed receipt, which is smaller
+      --stop PREFIX       ask senders to send no more to these of our addresses, for
+                          a day; repeatable
       --cpu SHARE         of one processor, for signatures (0.5)
 
 What is kept and shown:

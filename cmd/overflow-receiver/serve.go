@@ -32,13 +32,17 @@ func prefixes(texts []string) (all []netip.Prefix, err error) {
 	if len(texts) == 0 {
 		return nil, usage{errors.New("--to must name an address or a prefix of yours")}
 	}
+	return prefixesOf("--to", texts)
+}
+
+func prefixesOf(option string, texts []string) (all []netip.Prefix, err error) {
 	for _, text := range texts {
 		p, err := netip.ParsePrefix(text)
 		if a, e := netip.ParseAddr(text); e == nil && a.Zone() == "" {
 			p, err = netip.PrefixFrom(a, a.BitLen()), nil
 		}
 		if err != nil {
-			return nil, usage{fmt.Errorf("--to %q is not an address or a prefix as 192.0.2.0/24", text)}
+			return nil, usage{fmt.Errorf("%s %q is not an address or a prefix as 192.0.2.0/24", option, text)}
 		}
 		all = append(all, p.Masked())
 	}
@@ -72,6 +76,9 @@ func serve(ctx context.Context, args []string, logger *log.Logger) error {
 	fs.Var(&https, "https", "")
 	cert, certKey := fs.String("cert", "", ""), fs.String("key", "", "")
 	cpu, size, age, keys := fs.String("cpu", "0.5", ""), fs.String("max-size", "256", ""), fs.String("max-age", "30", ""), fs.String("max-keys", "16384", "")
+	receipts := fs.Bool("receipts", false, "")
+	var stop list
+	fs.Var(&stop, "stop", "")
 	web, org, email := fs.String("web", "", ""), fs.String("org", "", ""), fs.String("email", "", "")
 	rest, err := parse(fs, args)
 	if err != nil {
@@ -81,6 +88,12 @@ func serve(ctx context.Context, args []string, logger *log.Logger) error {
 		return usage{fmt.Errorf("unexpected argument %q", rest[0])}
 	}
 	o := server.Options{HTTP: http, HTTPS: https, Web: *web, Version: version, Log: logger, Org: *org, Email: *email}
+	o.Receipts = *receipts
+	if len(stop) > 0 {
+		if o.Stop, err = prefixesOf("--stop", stop); err != nil {
+			return err
+		}
+	}
 	if o.To, err = prefixes(to); err != nil {
 		return err
 	}

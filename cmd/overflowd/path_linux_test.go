@@ -80,7 +80,7 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 	l.run("go", "build", "-o", receiving, "../overflow-receiver")
 	victim, first, third, spoofed := &logged{}, &logged{}, &logged{}, &logged{}
 	state := filepath.Join(open, "receiver")
-	server := l.start(vic, io.Discard, victim, receiving, "--to", "91.200.16.2", "--state", state)
+	server := l.start(vic, io.Discard, victim, receiving, "--to", "91.200.16.2", "--state", state, "--receipts")
 	l.start(spo, io.Discard, spoofed, overflowd, "-i", "to-ro2:wan", "--receive", "--state", filepath.Join(open, "spo"), "--status", filepath.Join(open, "spo.sock"), "--user", "nobody")
 	spoofed.wait(t, "capturing on to-ro2")
 	spoofed.wait(t, "receiving tracers at port 65535")
@@ -155,6 +155,12 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 		t.Fatalf("%s\n%s\n%s\n%s", report("text"), victim, first, third)
 	}
 	t.Logf("the victim's report:\n%s", report("text"))
+	for ns, socket := range map[string]string{ro1: "one.sock", ro3: "three.sock"} {
+		status, err := exec.Command("ip", "netns", "exec", ns, overflowd, "status", "--json", "--status", filepath.Join(open, socket)).Output()
+		if err != nil || !regexp.MustCompile(`"receipts":[1-9]`).Match(status) {
+			t.Errorf("no receipt came back: %v: %s", err, status)
+		}
+	}
 	spoofed.wait(t, "SPOOFED: somebody sends in the name of 45.90.0.2: Router one abuse@one.example (key ")
 	status, err := exec.Command("ip", "netns", "exec", spo, overflowd, "status", "--status", filepath.Join(open, "spo.sock")).CombinedOutput()
 	if err != nil || !regexp.MustCompile(`SPOOFED +\d+ tracers? of flows in our name that we did not send; the last from 45\.90\.0\.2 to `).Match(status) {

@@ -88,6 +88,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		if err := d.newSender(transport); err != nil {
 			return err
 		}
+		d.takeReceipts(transport)
 	}
 	var err error
 	if c.PcapFile == "" {
@@ -160,8 +161,9 @@ type daemon struct {
 	history      history
 	recents      recents
 	received     receiving
-	failed       time.Time // when a failure to sign was last logged
-	unsaid       uint64    // hits that could not be signed
+	answers      chan func() // of 16, never closed; when it is full they are dropped; nil if none are taken
+	failed       time.Time   // when a failure to sign was last logged
+	unsaid       uint64      // hits that could not be signed
 }
 
 // open opens the sources.
@@ -357,6 +359,9 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 			if len(hits) > 0 {
 				continue
 			}
+		case answer := <-d.answers:
+			answer()
+			continue
 		case tell := <-d.received.tell:
 			tell()
 			continue

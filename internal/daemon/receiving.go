@@ -21,6 +21,7 @@ import (
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/flowtable"
 	"github.com/overflowd/overflowd/internal/receiver"
+	"github.com/overflowd/overflowd/internal/sender"
 	"github.com/overflowd/overflowd/internal/source"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -68,6 +69,19 @@ type spoofing struct {
 	at       time.Time
 	from, to netip.Addr
 	who      string
+}
+
+// takeReceipts takes what comes back to the transport, until it is closed.
+func (d *daemon) takeReceipts(u *sender.UDP) {
+	d.answers = make(chan func(), 16)
+	d.sender.TakeReceipts()
+	go u.Receive(func(b []byte, from netip.Addr) {
+		receipt := [tracer.ReceiptSize]byte(b)
+		select {
+		case d.answers <- func() { d.sender.Answer(receipt[:], from) }:
+		default: // they are no more than a courtesy
+		}
+	})
 }
 
 func (d *daemon) openReceiving() error {
@@ -149,10 +163,7 @@ func (x *receiving) run(ctx context.Context) {
 	var group sync.WaitGroup
 	for _, s := range x.sockets {
 		group.Go(func() {
-			err := s.Run(ctx, func(b []byte, from netip.AddrPort, hops int, now time.Time) {
-				x.receiver.Offer(b, from.Addr(), hops, now)
-			})
-			if err != nil {
+			if err := s.Run(ctx, x.receiver.Offer); err != nil {
 				x.d.log.Printf("no tracers are received any more: %v", err)
 			}
 		})

@@ -7,6 +7,8 @@ package daemon
 import (
 	"context"
 	"errors"
+
+	"github.com/overflowd/overflowd/internal/sender"
 )
 
 var errReceive = errors.New("this smallest build cannot receive tracers")
@@ -15,6 +17,8 @@ var errReceive = errors.New("this smallest build cannot receive tracers")
 type receiving struct{ tell <-chan func() }
 
 func (*daemon) openReceiving() error { return errReceive }
+
+func (*daemon) takeReceipts(*sender.UDP) {}
 
 func (*receiving) run(context.Context)               {}
 func (*receiving) close()                            {}

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 
+//go:build !mini
+
 package flowtable
 
 import (
@@ -32,10 +34,6 @@ const (
 
 // NewEnds returns one that knows nothing yet.
 func NewEnds(now time.Time) *Ends { return &Ends{seed: newSeed(), turned: now, since: now} }
-
-// Remember has a table tell which flows begin. It must be called before packets
-// are added.
-func (t *Table) Remember(e *Ends) { t.ends = e }
 
 // places are the bits of a key, of which only the addresses and the protocol count.
 func (e *Ends) places(k *flow.Key) (a, b uint32) {

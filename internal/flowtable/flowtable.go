@@ -99,6 +99,10 @@ func New(flows int) *Table {
 	return &Table{seed: newSeed(), sets: make([]set, (max(flows, 1)+ways-1)/ways)}
 }
 
+// Remember has a table tell which flows begin. It must be called before packets
+// are added.
+func (t *Table) Remember(e *Ends) { t.ends = e }
+
 // Size returns the number of flows for which there is room.
 func (t *Table) Size() int { return len(t.sets) * ways }
 

@@ -19,6 +19,7 @@ type Received struct {
 	Verdict tracer.Verdict
 	From    netip.Addr // who delivered it; not valid if nobody knows
 	Hops    int        // that the delivery took, -1 if nobody knows
+	Port    uint16     // from where a datagram came; 0: it was none
 	Arrived time.Time
 	// Stale: it was made more than 5 minutes before it came, or so long ago that
 	// nobody knows any more whether it was here before. It does not count.
@@ -93,11 +94,11 @@ type candidate struct {
 type offer struct {
 	signed  tracer.Signed
 	from    netip.Addr
+	port    uint16
 	hops    int
 	arrived time.Time
 	glance  tracer.Glance
 	lane    lane
-	home    bool // of lane known or seen: comes from where the key was before
 	stale   bool
 }
 
@@ -145,14 +146,14 @@ func (r *Receiver) count(why Reason) Reason {
 
 // Offer takes a datagram, of which nothing is kept, that came over so many hops.
 // It does all that is cheap and never waits; Run does the rest.
-func (r *Receiver) Offer(b []byte, from netip.Addr, hops int, now time.Time) {
+func (r *Receiver) Offer(b []byte, from netip.AddrPort, hops int, now time.Time) {
 	r.Counters.Offered.Add(1)
 	if why := r.offer(b, from, hops, now); why != Taken {
 		r.count(why)
 	}
 }
 
-func (r *Receiver) offer(b []byte, from netip.Addr, hops int, now time.Time) Reason {
+func (r *Receiver) offer(b []byte, from netip.AddrPort, hops int, now time.Time) Reason {
 	if tracer.IsSealed(b) {
 		return Sealed
 	}
@@ -160,7 +161,7 @@ func (r *Receiver) offer(b []byte, from netip.Addr, hops int, now time.Time) Rea
 	if err != nil {
 		return Form
 	}
-	o := offer{signed: signed, from: from, hops: hops, arrived: now}
+	o := offer{signed: signed, from: from.Addr(), port: from.Port(), hops: hops, arrived: now}
 	// No token is taken yet: this spares the reading of what could not be verified.
 	if why := r.admit(&o, false); why != Taken {
 		return why
@@ -291,7 +292,7 @@ func (r *Receiver) verify(o *offer) (*Received, Reason) {
 	if m.To != m.Flow.SrcAddr() && m.To != m.Flow.DstAddr() {
 		return nil, NotEnd
 	}
-	x := &Received{Message: m, From: o.from, Hops: o.hops, Arrived: o.arrived, Stale: o.stale, Signed: o.signed}
+	x := &Received{Message: m, From: o.from, Port: o.port, Hops: o.hops, Arrived: o.arrived, Stale: o.stale, Signed: o.signed}
 	x.Signed.Message = append([]byte(nil), o.signed.Message...)
 	x.Verdict = tracer.ReadVerdict(x.Signed.Message)
 	if why := r.note(x); why != Taken {

@@ -86,7 +86,7 @@ func (b *bench) offer(d []byte, from netip.Addr, hops int) Reason {
 	for i := range before {
 		before[i] = b.Counters.Results[i].Load()
 	}
-	b.Offer(d, from, hops, time.Now())
+	b.Offer(d, netip.AddrPortFrom(from, 40000), hops, time.Now())
 	for l := range b.queues {
 		select {
 		case c := <-b.queues[l]:
@@ -470,7 +470,7 @@ func TestRunVerifiesWhatIsOffered(t *testing.T) {
 		done := make(chan bool)
 		go func() { b.Run(ctx); close(done) }()
 		for i := range uint64(8) {
-			b.Offer(datagram(key(1), made(i)), router, 1, time.Now())
+			b.Offer(datagram(key(1), made(i)), netip.AddrPortFrom(router, 1), 1, time.Now())
 			synctest.Wait()
 		}
 		cancel()
@@ -485,7 +485,7 @@ func TestAFullQueueRefuses(t *testing.T) {
 	inTime(t, func(t *testing.T) {
 		b := newBench(t, func(o *Options) { o.Queue = 16 })
 		for i := range uint64(8) {
-			b.Offer(datagram(key(i), made(i)), many(i), 1, time.Now())
+			b.Offer(datagram(key(i), made(i)), netip.AddrPortFrom(many(i), 1), 1, time.Now())
 		}
 		if n := b.Counters.Results[Busy].Load(); n != 4 {
 			t.Errorf("%d refused", n)
@@ -510,7 +510,7 @@ func TestOfferDoesNotAllocate(t *testing.T) {
 	m.To = netip.MustParseAddr("192.0.2.200")
 	now := time.Now()
 	for name, d := range map[string][]byte{"noise": make([]byte, 600), "for another": datagram(key(1), m)} {
-		if n := testing.AllocsPerRun(100, func() { b.Offer(d, router, 1, now) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { b.Offer(d, netip.AddrPortFrom(router, 1), 1, now) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
@@ -530,7 +530,7 @@ func FuzzOffer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, d []byte) {
 		b := newBench(t)
-		b.Offer(d, router, 1, now)
+		b.Offer(d, netip.AddrPortFrom(router, 1), 1, now)
 		for l := range b.queues {
 			if len(b.queues[l]) > 0 {
 				c := <-b.queues[l]

@@ -238,3 +238,23 @@ func hopsOf(control []byte) int {
 	}
 	return firstTTL - int(ttl)
 }
+
+// Reply sends a datagram from one of our addresses, at the port of the socket. The
+// socket must be of the family of the addresses. It may be called while Run runs.
+func (s *Socket) Reply(b []byte, from netip.Addr, to netip.AddrPort) error {
+	var control []byte
+	var sa unix.Sockaddr
+	if from.Is4() {
+		control = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: from.As4()})
+		sa = &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+	} else {
+		control = unix.PktInfo6(&unix.Inet6Pktinfo{Addr: from.As16()})
+		sa = &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return net.ErrClosed
+	}
+	return unix.Sendmsg(s.fd, b, control, sa, unix.MSG_DONTWAIT)
+}

@@ -114,7 +114,6 @@ type flood struct {
 	bad     [][]byte
 	fds     []int
 	to      unix.Sockaddr
-	from    []netip.Addr
 	took    time.Duration
 	sent    int
 	used    time.Duration
@@ -152,7 +151,7 @@ func newFlood(b *testing.B, senders int) *flood {
 			f.r.Run(ctx)
 			close(running)
 		}()
-		f.socket.Run(ctx, func(d []byte, from netip.AddrPort, hops int, now time.Time) { f.r.Offer(d, from.Addr(), hops, now) })
+		f.socket.Run(ctx, f.r.Offer)
 		<-running
 		close(f.done)
 	}()

@@ -28,6 +28,9 @@ func (*Socket) Close() {}
 // Overrun returns 0.
 func (*Socket) Overrun() uint64 { return 0 }
 
+// Reply returns an error.
+func (*Socket) Reply([]byte, netip.Addr, netip.AddrPort) error { return errLinux }
+
 // Run returns an error.
 func (*Socket) Run(context.Context, func([]byte, netip.AddrPort, int, time.Time)) error {
 	return errLinux

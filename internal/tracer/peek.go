@@ -58,9 +58,8 @@ func Peek(message []byte) (g Glance, ok bool) {
 
 // skimmer passes over JSON. It takes more than parser does.
 type skimmer struct {
-	text  []byte
-	pos   int
-	depth int
+	text []byte
+	pos  int
 }
 
 func (s *skimmer) space() {

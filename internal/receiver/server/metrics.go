@@ -42,6 +42,12 @@ func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
 	for l := receiver.NewKey; l <= receiver.Pinned; l++ {
 		value("keys", fmt.Sprintf("{trust=%q}", l), levels[l.String()])
 	}
+	if a := s.answerer; a != nil {
+		metric("receipts_total", "counter", "Tracers that were answered, or not.")
+		value("receipts_total", `{result="sent"}`, a.sent.Load())
+		value("receipts_total", `{result="rate"}`, a.held.Load())
+		value("receipts_total", `{result="failed"}`, a.failed.Load())
+	}
 	metric("store_failures_total", "counter", "Tracers that could not be stored.")
 	value("store_failures_total", "", s.failures.Load())
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

@@ -29,21 +29,23 @@ import (
 
 // Options of a Server.
 type Options struct {
-	To      []netip.Prefix   // our addresses
-	Listen  []netip.AddrPort // UDP
-	HTTP    []string         // addresses of the well-known path, "" for none
-	HTTPS   []string         // likewise
-	Cert    *tls.Config      // of HTTPS
-	Web     string           // address of the page, "" for none
-	State   string           // folder
-	Limits  store.Limits
-	Keys    int     // in the ledger, with standing and without
-	CPU     float64 // of one processor, for signatures
-	Version string
-	Org     string // who complains in XARF reports
-	Email   string
-	Log     *log.Logger
-	Ready   func() // is called when all is open, as which it may drop privileges; may be nil
+	To       []netip.Prefix   // our addresses
+	Listen   []netip.AddrPort // UDP
+	HTTP     []string         // addresses of the well-known path, "" for none
+	HTTPS    []string         // likewise
+	Cert     *tls.Config      // of HTTPS
+	Web      string           // address of the page, "" for none
+	State    string           // folder
+	Limits   store.Limits
+	Keys     int     // in the ledger, with standing and without
+	CPU      float64 // of one processor, for signatures
+	Version  string
+	Org      string // who complains in XARF reports
+	Email    string
+	Log      *log.Logger
+	Receipts bool           // answer tracers
+	Stop     []netip.Prefix // of our addresses, that want no more tracers
+	Ready    func()         // is called when all is open, as which it may drop privileges; may be nil
 }
 
 // The names of files in the state's folder.
@@ -67,6 +69,7 @@ type Server struct {
 	failures atomic.Uint64
 	started  time.Time
 	sockets  []*receiver.Socket
+	answerer *answerer // nil: nobody is answered
 
 	mu    sync.Mutex // guards the store
 	store *store.Store
@@ -103,6 +106,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	})
 	if err := s.remember(ctx); err != nil {
 		return err
+	}
+	if o.Receipts || len(o.Stop) > 0 {
+		if s.answerer, err = newAnswerer(o.State, o.Stop); err != nil {
+			return err
+		}
 	}
 	pins := newPins(filepath.Join(o.State, PinnedFile))
 	if err := pins.apply(s.receiver); err != nil {
@@ -148,9 +156,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer sd.SdNotify(false, sd.SdNotifyStopping)
 	for _, socket := range s.sockets {
 		task(func() error {
-			return socket.Run(ctx, func(b []byte, from netip.AddrPort, hops int, now time.Time) {
-				s.receiver.Offer(b, from.Addr(), hops, now)
-			})
+			return socket.Run(ctx, s.receiver.Offer)
 		})
 	}
 	for _, w := range webs {
@@ -165,6 +171,7 @@ func Run(ctx context.Context, o Options) (err error) {
 // sink stores what was taken.
 func (s *Server) sink(x *receiver.Received) {
 	s.recent.add(x)
+	s.answer(x)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.store.Add(x); err != nil {
