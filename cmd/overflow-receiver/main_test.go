@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -124,6 +125,29 @@ func FuzzSpan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		if d, err := parseSpan(s); err == nil && d <= 0 {
 			t.Errorf("%q is %v", s, d)
+		}
+	})
+}
+
+// TestProgressIsSaidWhenReadingTakesLong, and not before.
+func TestProgressIsSaidWhenReadingTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		p := &progress{out: &out, began: time.Now()}
+		told := func() {
+			for n := range int64(10_000) {
+				p.told(n*10_000, 100_000_000)
+			}
+		}
+		if told(); out.Len() != 0 {
+			t.Errorf("at once: %q", out.String())
+		}
+		time.Sleep(2 * time.Second)
+		told()
+		p.end()
+		p.end()
+		if want := "\rreading: 9 % of 95 MB\r\033[K"; out.String() != want {
+			t.Errorf("%q, want %q", out.String(), want)
 		}
 	})
 }

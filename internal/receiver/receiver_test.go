@@ -529,7 +529,7 @@ func FuzzOffer(f *testing.F) {
 		f.Fatal("no corpus")
 	}
 	f.Fuzz(func(t *testing.T, d []byte) {
-		b := newBench(t)
+		b := newBench(t, func(o *Options) { o.Queue, o.Replays, o.Networks = 1, 1, 1 })
 		b.Offer(d, netip.AddrPortFrom(router, 1), 1, now)
 		for l := range b.queues {
 			if len(b.queues[l]) > 0 {

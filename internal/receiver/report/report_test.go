@@ -366,3 +366,26 @@ func TestABuilderIsBounded(t *testing.T) {
 		t.Errorf("%d shown, %d not", len(r.Attacks), r.Omitted)
 	}
 }
+
+func FuzzClean(f *testing.F) {
+	for _, h := range hostile {
+		f.Add(h)
+	}
+	if len(hostile) < 10 {
+		f.Fatal("no corpus")
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		c := Clean(s, 50)
+		for _, r := range c {
+			if !unicode.IsPrint(r) && r != unicode.ReplacementChar {
+				t.Errorf("%q became %q", s, c)
+			}
+		}
+		if n := len([]rune(c)); n > 51 || Clean(c, 51) != c {
+			t.Errorf("%q became %q", s, c)
+		}
+		if isMailbox(s) && strings.ContainsAny(s, " \r\n<>\"'`;|&,%") || isURL(s) && !strings.HasPrefix(s, "http") {
+			t.Errorf("%q was taken", s)
+		}
+	})
+}

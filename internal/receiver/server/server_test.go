@@ -177,6 +177,9 @@ func TestAServer(t *testing.T) {
 	if code, _, _ := get(t, strings.TrimSuffix(r.http, WellKnown)+"/"); code != 404 {
 		t.Errorf("the page where tracers are posted: %d", code)
 	}
+	if _, _, text := get(t, r.web+"/report.json"); !strings.Contains(text, `"tracers":2,"stale":0,"keys":2,`) {
+		t.Errorf("of all that, in the report: %s", text)
+	}
 	page := until(t, r.web+"/", "203.0.113.5 udp port 80")
 	if !strings.Contains(page, "said by new keys only") || !strings.Contains(page, "abuse@example.net") {
 		t.Errorf("%.3000s", page)
@@ -215,6 +218,39 @@ func TestAServer(t *testing.T) {
 	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTracersAreTakenByHTTPS, with a certificate.
+func TestTracersAreTakenByHTTPS(t *testing.T) {
+	like := httptest.NewTLSServer(nil) // for its certificate, of 127.0.0.1
+	defer like.Close()
+	output := &lines{make(chan string, 64)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, Options{To: []netip.Prefix{netip.PrefixFrom(us, 32)}, HTTPS: []string{"127.0.0.1:0"}, Cert: like.TLS, State: t.TempDir(),
+			Limits: store.Limits{Size: 1 << 20}, Keys: 1000, CPU: 1, Log: log.New(output, "", 0)})
+	}()
+	url := ""
+	for url == "" {
+		line := <-output.lines
+		if words := strings.Fields(line); strings.HasPrefix(line, "taking tracers by HTTPS at") {
+			url = "https://" + words[len(words)-1] + WellKnown
+		}
+	}
+	s := signed(1, nil)
+	resp, err := like.Client().Post(url, "application/octet-stream", bytes.NewReader(s.AppendDatagram(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 204 || resp.TLS == nil {
+		t.Errorf("%d", resp.StatusCode)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
