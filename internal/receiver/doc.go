@@ -20,7 +20,9 @@
 //
 // What an attacker can do, who may forge any source address:
 //
-//   - Garbage costs us the reading of it, and at most what the lanes seen and new
+//   - Garbage costs us the reading of it, for which a Socket has a share of the time
+//     (on a router a fifth; what comes faster than it can be read in that is dropped by
+//     the kernel, good ones too; on a server all of one processor), and at most what the lanes seen and new
 //     are allowed. Nothing of it takes from the lane known.
 //   - A flood of new keys, or of forgeries with keys that nobody knows, crowds out
 //     other new keys: these are heard of later, as they send again.

@@ -31,7 +31,11 @@ const (
 
 // A Socket receives datagrams, in batches, with the number of hops that each took.
 type Socket struct {
-	buffer   int // bytes that the kernel holds for us
+	// Share of the time in which Run may be busy, above 0 and below 1; 0: all of it.
+	// It is set before Run. What comes meanwhile waits in the kernel, or is dropped
+	// there when its buffer is full.
+	Share float64
+
 	messages [batch]mmsghdr
 	vectors  [batch]unix.Iovec
 	names    [batch]unix.RawSockaddrInet6
@@ -94,7 +98,6 @@ func listen(addr netip.AddrPort, buffer int) (s *Socket, err error) {
 	if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
 		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
 	}
-	s.buffer, _ = unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	for i := range s.messages {
 		s.vectors[i].Base = &s.memory[i][0]
 		s.vectors[i].SetLen(slot)
@@ -161,6 +164,9 @@ const maxFailures = 100
 // each costs more than to look at it.
 const rest = 2 * time.Millisecond
 
+// longRest is how long it rests at least to keep to its share.
+const longRest = 10 * time.Millisecond
+
 // Run hands what comes to take, until ctx is done, and closes the socket. hops is
 // -1 if the system did not tell. The bytes are valid until take returns.
 func (s *Socket) Run(ctx context.Context, take func(b []byte, from netip.AddrPort, hops int, now time.Time)) error {
@@ -169,7 +175,9 @@ func (s *Socket) Run(ctx context.Context, take func(b []byte, from netip.AddrPor
 		stop()
 		s.Close()
 	}()
+	debt := time.Duration(0) // of rest, for what was done
 	for failures := 0; ; {
+		begin := time.Now()
 		n, err := s.receive()
 		if ctx.Err() != nil {
 			return nil
@@ -188,7 +196,20 @@ func (s *Socket) Run(ctx context.Context, take func(b []byte, from netip.AddrPor
 			take(b, from, hops, now)
 		}
 		if n < batch {
+			begin = now // before that it waited
 			nap(rest)
+			debt = max(debt-rest, 0)
+		}
+		if s.Share > 0 {
+			busy := time.Since(begin)
+			if n < batch {
+				busy -= min(busy, rest)
+			}
+			debt += time.Duration(float64(busy) * (1/s.Share - 1))
+			if debt >= longRest {
+				nap(debt)
+				debt = 0
+			}
 		}
 	}
 }

@@ -257,6 +257,48 @@ func (f *flood) counts() (n [Reasons]uint64) {
 	return n
 }
 
+// TestASocketKeepsToItsShare of the time, whatever comes.
+func TestASocketKeepsToItsShare(t *testing.T) {
+	s, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Share = 0.2
+	c, err := net.Dial("udp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	sending := make(chan bool) // closed in the end
+	go func() {
+		defer close(sending)
+		for ctx.Err() == nil {
+			c.Write(make([]byte, 600))
+		}
+	}()
+	const cost = 100 * time.Microsecond
+	start, busy, taken := time.Now(), time.Duration(0), 0
+	done := make(chan bool) // likewise
+	go func() {
+		defer close(done)
+		s.Run(ctx, func([]byte, netip.AddrPort, int, time.Time) {
+			begin := time.Now()
+			for time.Since(begin) < cost {
+			}
+			busy += time.Since(begin)
+			taken++
+		})
+	}()
+	time.Sleep(time.Second)
+	cancel()
+	<-done
+	took := time.Since(start)
+	<-sending
+	if share := busy.Seconds() / took.Seconds(); share > 0.25 || taken < 100 {
+		t.Errorf("it was busy for %.0f %% of the time, with %d datagrams", 100*share, taken)
+	}
+}
+
 // TestOverrunIsCounted: what the kernel dropped, as nobody read.
 func TestOverrunIsCounted(t *testing.T) {
 	s, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), 4096)

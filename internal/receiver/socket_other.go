@@ -14,7 +14,7 @@ import (
 var errLinux = errors.New("tracers are received on Linux only")
 
 // A Socket receives datagrams, on Linux.
-type Socket struct{}
+type Socket struct{ Share float64 }
 
 // Listen returns an error.
 func Listen(netip.AddrPort, int) (*Socket, error) { return nil, errLinux }
