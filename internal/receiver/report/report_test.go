@@ -12,6 +12,8 @@ import (
 	"mime/quotedprintable"
 	"net/mail"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -338,6 +340,43 @@ func TestXARF(t *testing.T) {
 	}
 	if _, err := NewComplainant("x", "a b@example.com"); err == nil {
 		t.Error("a bad address was taken")
+	}
+}
+
+// TestXARFByItsSchema holds our reports to the schemas of XARF, by another's program.
+func TestXARFByItsSchema(t *testing.T) {
+	python := "/usr/bin/python3"
+	if err := exec.Command(python, "-c", "import jsonschema").Run(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("python3-jsonschema is missing: %v", err)
+		}
+		t.Skip("python3-jsonschema is missing")
+	}
+	by, err := NewComplainant("Us & Co", "abuse@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reports []byte
+	n := 0
+	yes := tracer.Verdict{Spoofed: "yes", Method: "no route back"}
+	r := build(told{key: 1, port: 80, rate: 1e-6, selected: 4, hops: 4, verdict: yes, contact: tracer.Contact{Email: hostile[0], Identity: hostile[1]}},
+		told{key: 2, port: 80, rate: 1e-6, selected: 4, hops: 4, after: time.Minute}, told{key: 2, port: 80, rate: 1e-6, selected: 4, hops: 4, after: 2 * time.Minute},
+		told{key: 1, port: 53, src: us.String(), dst: "192.0.2.99", rate: 1e-6, selected: 4, verdict: yes})
+	for _, a := range append(r.Attacks, r.InOurName...) {
+		for _, c := range a.Carriers {
+			reports = append(reports, a.XARF(c, by)...)
+			n++
+		}
+	}
+	for what, c := range map[string]struct{ in, want string }{
+		"ours":           {string(reports), strings.Repeat("valid\n", n)},
+		"without a time": {strings.Replace(string(reports), `"first_seen"`, `"first"`, 1), "'first_seen' is a required property\n" + strings.Repeat("valid\n", n-1)},
+	} {
+		cmd := exec.Command(python, "../../../testdata/xarf/check.py")
+		cmd.Stdin = strings.NewReader(c.in)
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != c.want || n != 3 {
+			t.Errorf("%s: %v: %d reports: %s", what, err, n, out)
+		}
 	}
 }
 

@@ -45,7 +45,6 @@ type Options struct {
 	Log      *log.Logger
 	Receipts bool           // answer tracers
 	Stop     []netip.Prefix // of our addresses, that want no more tracers
-	Ready    func()         // is called when all is open, as which it may drop privileges; may be nil
 }
 
 // The names of files in the state's folder.
@@ -149,9 +148,6 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	o.Log.Printf("a signature takes %v here: at most %.0f a second of known keys are verified, and %.0f of others", cost, receiver.Rates(o.CPU, cost)[0], 2*receiver.Rates(o.CPU, cost)[1])
-	if o.Ready != nil {
-		o.Ready()
-	}
 	sd.SdNotify(false, sd.SdNotifyReady)
 	defer sd.SdNotify(false, sd.SdNotifyStopping)
 	for _, socket := range s.sockets {
