@@ -140,7 +140,7 @@ func TestAServer(t *testing.T) {
 	c.Write(first.AppendDatagram(nil))
 	until(t, r.web+"/live.json", "Example Net")
 	c.Write([]byte("OVERFLW1 noise"))
-	until(t, r.web+"/metrics", `overflow_receiver_tracers_total{result="form"} 1`)
+	exposition(t, until(t, r.web+"/metrics", `overflow_receiver_tracers_total{result="form"} 1`))
 
 	other := signed(2, nil)
 	forged := signed(3, nil)
@@ -218,6 +218,42 @@ func TestAServer(t *testing.T) {
 	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// exposition holds the metrics to the text format of Prometheus, version 0.0.4: each
+// family begins with its help and type, once, and no sample comes twice.
+func exposition(t *testing.T, text string) {
+	t.Helper()
+	sample := regexp.MustCompile(`^([a-z_]+)(\{[a-z]+="[a-z0-9._]+"\})? [0-9]+$`)
+	family, seen, kinds := "", map[string]bool{}, 0
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	for i, line := range lines {
+		words := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "# HELP "):
+			family = words[2]
+			if seen[family] || i+1 == len(lines) || !strings.HasPrefix(lines[i+1], "# TYPE "+family+" ") {
+				t.Errorf("%s", line)
+			}
+			seen[family] = true
+		case strings.HasPrefix(line, "# TYPE "):
+			kinds++
+			counter := strings.HasSuffix(family, "_total")
+			if words[2] != family || (words[3] == "counter") != counter {
+				t.Errorf("%s", line)
+			}
+		default:
+			m := sample.FindStringSubmatch(line)
+			if m == nil || m[1] != family || seen[m[1]+m[2]] && m[2] != "" {
+				t.Errorf("%s", line)
+				continue
+			}
+			seen[m[1]+m[2]] = true
+		}
+	}
+	if kinds < 8 {
+		t.Errorf("%d families", kinds)
 	}
 }
 
