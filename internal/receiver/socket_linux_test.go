@@ -178,11 +178,11 @@ func newFlood(b *testing.B, senders int) *flood {
 		case 0: // forged
 			d[50] ^= 1
 		case 1: // new
-			d = datagram(key(uint64(1<<32+i)), m)
+			d = datagram(key(1<<32+uint64(i)), m)
 			d[60] ^= 1
 		case 2: // for another
 			m.To = netip.MustParseAddr("203.0.113.6")
-			d = datagram(key(uint64(1<<32+i)), m)
+			d = datagram(key(1<<32+uint64(i)), m)
 			m.To = mine
 		case 3: // noise
 			d = d[8:]
