@@ -24,6 +24,7 @@ all: build
 build:
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -ldflags "$(LDFLAGS)" -o bin/overflowd ./cmd/overflowd
+	CGO_ENABLED=0 go build -ldflags "$(LDFLAGS)" -o bin/overflow-receiver ./cmd/overflow-receiver
 
 # The program as it is released, at OUT, with TAGS.
 release:
@@ -46,7 +47,7 @@ lint:
 	go vet ./...
 	go vet -tags mini ./cmd/... ./internal/daemon
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
-	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/sender/... ./internal/source
+	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/receiver/... ./internal/sender/... ./internal/source
 	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest board/kernel board/rc.sh internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
 
 unit:

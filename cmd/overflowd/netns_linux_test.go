@@ -161,8 +161,12 @@ func runHelper(args []string) error {
 			}
 			pc.WriteTo(b[:n], from)
 		}
-	case "blast": // so many packets of so many bytes, as many each 10 ms
-		c, err := net.Dial("udp", args[1])
+	case "blast", "blast-from": // so many packets of so many bytes, as many each 10 ms
+		d := net.Dialer{}
+		if args[0] == "blast-from" {
+			d.LocalAddr, args = &net.UDPAddr{IP: net.ParseIP(args[1])}, args[1:]
+		}
+		c, err := d.Dial("udp", args[1])
 		if err != nil {
 			return err
 		}

@@ -40,6 +40,8 @@ type Config struct {
 	Rate       float64   // chance of one packet to be selected
 	Seed       *[32]byte // nil but for tests and demonstrations
 	SendUDP    bool
+	Receive    bool           // take tracers
+	ReceiveTo  []netip.Prefix // that are for these, besides our own addresses
 	Private    []netip.Prefix // special-purpose addresses that may be notified all the same
 	StateDir   string
 	User       string // to become after the sockets are open, "" for none
@@ -105,6 +107,13 @@ What is sent:
       --private PREFIX    special-purpose addresses, as 10.0.0.0/8, that may be named
                           and notified all the same; repeatable (none)
 
+What is received:
+      --receive           take tracers that others send to us, at UDP port 65535: what
+                          they say is logged and shown by "overflowd status", and who
+                          is spoofed in our name learns of it
+      --receive-to PREFIX addresses that are ours besides those of our interfaces;
+                          repeatable (none)
+
 Who you are:
       --contact-email ADDR      whom to write to
       --contact-identity NAME   the name of your network
@@ -129,8 +138,8 @@ type raw struct {
 	pcapFile, udpPort, listen, rate, seed, send, state, user string
 	email, identity, url, asn, remember, status              string
 	frames, flows, thin                                      string
-	exporters, private, intervals, interfaces                list
-	conntrack, nat                                           bool
+	exporters, private, intervals, interfaces, receiveTo     list
+	conntrack, nat, receive                                  bool
 }
 
 type list []string
@@ -186,6 +195,8 @@ func Parse(args []string) (*Config, error) {
 	state := StateFlag(fs)
 	fs.BoolVar(&r.conntrack, "conntrack", false, "")
 	fs.BoolVar(&r.nat, "nat", false, "")
+	fs.BoolVar(&r.receive, "receive", false, "")
+	fs.Var(&r.receiveTo, "receive-to", "")
 	fs.Var(&r.exporters, "exporter", "")
 	fs.Var(&r.private, "private", "")
 	fs.Var(&r.intervals, "sampling-interval", "")
@@ -202,7 +213,10 @@ func Parse(args []string) (*Config, error) {
 }
 
 func (r *raw) validate() (*Config, error) {
-	c := &Config{PcapFile: r.pcapFile, User: r.user, Status: r.status}
+	c := &Config{PcapFile: r.pcapFile, User: r.user, Status: r.status, Receive: r.receive || len(r.receiveTo) > 0}
+	if r.pcapFile != "" && c.Receive {
+		return nil, errors.New("--pcapfile excludes --receive")
+	}
 	if r.pcapFile != "" && (r.udpPort != "" || len(r.interfaces) > 0 || r.conntrack || r.nat) {
 		return nil, errors.New("--pcapfile excludes --udpport, --interface, --conntrack and --nat")
 	}
@@ -223,7 +237,7 @@ func (r *raw) validate() (*Config, error) {
 	for option, p := range map[string]struct {
 		texts    []string
 		prefixes *[]netip.Prefix
-	}{"--exporter": {r.exporters, &c.Exporters}, "--private": {r.private, &c.Private}} {
+	}{"--exporter": {r.exporters, &c.Exporters}, "--private": {r.private, &c.Private}, "--receive-to": {r.receiveTo, &c.ReceiveTo}} {
 		for _, text := range p.texts {
 			prefix, err := parsePrefix(text)
 			if err != nil {

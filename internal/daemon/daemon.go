@@ -64,6 +64,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		if d.tracked != nil {
 			d.tracked.Close()
 		}
+		d.received.close()
 	}()
 	hits := make(chan source.Hit, queue) // closed when the hot side is done
 	if err := d.open(ctx, hits); err != nil {
@@ -72,6 +73,11 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	d.policy = policy.New(c.Private, c.Listen.Port())
 	if err := d.openNAT(); err != nil {
 		return err
+	}
+	if c.Receive {
+		if err := d.openReceiving(); err != nil {
+			return err
+		}
 	}
 	if c.SendUDP {
 		transport, err := sender.OpenUDP()
@@ -82,6 +88,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		if err := d.newSender(transport); err != nil {
 			return err
 		}
+		d.takeReceipts(transport)
 	}
 	var err error
 	if c.PcapFile == "" {
@@ -114,6 +121,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		sources.Wait()
 		close(hits)
 	}()
+	answering.Go(func() { d.received.run(ctx) })
 	if listener != nil {
 		answering.Go(func() { d.serveStatus(ctx, listener) })
 	}
@@ -123,7 +131,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	if !errors.Is(hotErr, pcapfile.ErrNotCapture) {
 		d.sums()
 	}
-	return errors.Join(coldErr, hotErr)
+	return errors.Join(coldErr, hotErr, d.received.end())
 }
 
 type daemon struct {
@@ -152,8 +160,10 @@ type daemon struct {
 	asked        chan statusRequest // unbuffered, never closed
 	history      history
 	recents      recents
-	failed       time.Time // when a failure to sign was last logged
-	unsaid       uint64    // hits that could not be signed
+	received     receiving
+	answers      chan func() // of 16, never closed; when it is full they are dropped; nil if none are taken
+	failed       time.Time   // when a failure to sign was last logged
+	unsaid       uint64      // hits that could not be signed
 }
 
 // open opens the sources.
@@ -349,6 +359,12 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 			if len(hits) > 0 {
 				continue
 			}
+		case answer := <-d.answers:
+			answer()
+			continue
+		case tell := <-d.received.tell:
+			tell()
+			continue
 		case r := <-d.asked:
 			r.answer <- r.what()
 			continue
@@ -356,10 +372,11 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 			d.complain()
 			d.remember()
 			supervisor.tell(d)
+			d.received.tick()
+			if (d.sender != nil || d.config.Receive) && time.Since(d.own) > time.Minute {
+				d.lookUpOwn() // if it fails, those known before stand
+			}
 			if d.sender != nil {
-				if time.Since(d.own) > time.Minute {
-					d.lookUpOwn() // if it fails, those known before stand
-				}
 				if failed == nil {
 					if failed = d.keyError(d.sender.Drain()); failed != nil {
 						cancel()

@@ -170,8 +170,11 @@ func (s *status) json() []byte {
 			o.uint(x.name, x.n)
 		}
 		o.close()
+		o.uint("receipts", n.Receipts)
+		o.uint("stopped", n.Stopped)
 	}
 	o.close()
+	d.received.json(&o)
 	o.name("recent")
 	d.recents.array(&o)
 	if d.feed == nil {
@@ -326,10 +329,14 @@ func (s *status) text() []byte {
 	if d.sender != nil {
 		n := &d.sender.Counters
 		line("", "%s sent, %s bytes; %s to be told when the limits allow", grouped(n.Sent), grouped(n.SentBytes), many(uint64(d.sender.Waiting()), "end"))
+		if n.Receipts > 0 {
+			line("", "%s answered; %s not told, as they asked us to stop", many(n.Receipts, "tracer"), many(n.Stopped, "end"))
+		}
 		if not := d.notSent(); not != "" {
 			line("", "not sent: %s", not)
 		}
 	}
+	d.received.text(line)
 	if d.capture != nil {
 		rows := [][]string{{"INTERFACE", "ROLE", "STATE", "", "PACKETS", "BYTES", "DROPPED"}}
 		for _, x := range d.capture.States() {

@@ -38,6 +38,9 @@ func Check(c *config.Config) error {
 	if c.Conntrack {
 		return fmt.Errorf("--conntrack: %w", errMini)
 	}
+	if c.Receive {
+		return fmt.Errorf("--receive: %w", errReceive)
+	}
 	return nil
 }
 

@@ -44,6 +44,7 @@ type Table struct {
 	seed  seed
 	sets  []set
 	clock uint32 // counts packets
+	ends  *Ends  // nil: nobody asks
 }
 
 // set is where a key may be.
@@ -97,6 +98,10 @@ type Packets struct {
 func New(flows int) *Table {
 	return &Table{seed: newSeed(), sets: make([]set, (max(flows, 1)+ways-1)/ways)}
 }
+
+// Remember has a table tell which flows begin. It must be called before packets
+// are added.
+func (t *Table) Remember(e *Ends) { t.ends = e }
 
 // Size returns the number of flows for which there is room.
 func (t *Table) Size() int { return len(t.sets) * ways }
@@ -198,6 +203,9 @@ func (e *Entry) over(now int64) bool {
 
 func (e *Entry) begin(t *Table, p *Packets) {
 	t.Flows++
+	if t.ends != nil {
+		t.ends.add(&e.Key)
+	}
 	e.known, e.vlan, e.tos, e.tcpFlags = uint8(p.Known&fields), p.VLAN, p.TOS, p.TCPFlags
 	e.ttl, e.maxTTL = p.TTL, p.TTL
 	e.first, e.duration = p.Time, 0

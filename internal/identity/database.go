@@ -9,9 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/bits"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -54,29 +52,7 @@ const (
 
 // encode builds the file of an identity.
 func encode(id *Identity) ([]byte, error) {
-	f, err := ramFile(nil)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	db, err := openRAM(f, false)
-	if err != nil {
-		return nil, err
-	}
-	defer db.Close()
-	err = db.Update(func(tx *bbolt.Tx) error { return fill(tx, id) })
-	if err != nil {
-		return nil, err
-	}
-	var file bytes.Buffer
-	err = db.View(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(&file)
-		return err
-	})
-	sum := sha256.Sum256(file.Bytes())
-	file.WriteString(trailer)
-	file.Write(sum[:])
-	return file.Bytes(), err
+	return Pack(func(tx *bbolt.Tx) error { return fill(tx, id) })
 }
 
 func fill(tx *bbolt.Tx, id *Identity) error {
@@ -131,38 +107,7 @@ var errForeign = errors.New("it was written on a machine of another byte order; 
 
 // decode reads the file of an identity.
 func decode(file []byte) (id *Identity, err error) {
-	size := len(file) - trailerSize
-	if size < 4*pageSize || string(file[size:size+len(trailer)]) != trailer {
-		return nil, errors.New("a part of it is missing")
-	}
-	if sum := sha256.Sum256(file[:size]); !bytes.Equal(sum[:], file[size+len(trailer):]) {
-		return nil, errors.New("its checksum does not fit")
-	}
-	if bits.ReverseBytes32(binary.NativeEndian.Uint32(file[boltMagicAt:])) == boltMagic {
-		return nil, errForeign
-	}
-	// The checksum is no signature: whoever may write the file may still write
-	// what ends bbolt, or, past these checks, makes it fault.
-	if err := checkPages(file[:size]); err != nil {
-		return nil, fmt.Errorf("bbolt: %w", err)
-	}
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			id, err = nil, fmt.Errorf("bbolt: %v", r)
-		}
-	}()
-	f, err := ramFile(file[:size])
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	db, err := openRAM(f, true)
-	if err != nil {
-		return nil, fmt.Errorf("bbolt: %w", err)
-	}
-	defer db.Close()
-	err = db.View(func(tx *bbolt.Tx) error {
+	err = Unpack(file, func(tx *bbolt.Tx) (err error) {
 		id, err = read(tx)
 		return err
 	})

@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +43,8 @@ const fileName = "identity.db"
 // folder keeps those that write apart, and who reads sees the old file or the
 // new one.
 type Store struct {
-	dir string
+	dir  string
+	name string // of the file, "" for the one of the key
 	// watch, if not nil, does the steps of a write in place of the store. Tests
 	// cut the power there.
 	watch func(step string, do func() error) error
@@ -52,7 +54,7 @@ type Store struct {
 func Open(dir string) *Store { return &Store{dir: filepath.Clean(dir)} }
 
 // Path returns the path of the database.
-func (s *Store) Path() string { return filepath.Join(s.dir, fileName) }
+func (s *Store) Path() string { return filepath.Join(s.dir, cmp.Or(s.name, fileName)) }
 
 // Stamp tells one version of the file from another.
 type Stamp struct {

@@ -48,6 +48,8 @@ type Counters struct {
 	Unset     uint64 // the clock was not set
 	Crowded   uint64 // selected packets lost because too many addresses waited
 	Refused   [policy.Reasons]uint64
+	Receipts  uint64 // tracers that were answered
+	Stopped   uint64 // notices for addresses that asked us to stop
 }
 
 // A Sender belongs to the cold goroutine.
@@ -61,11 +63,12 @@ type Sender struct {
 	sent      func(*tracer.Tracer, *tracer.Signed)
 	rate      float64
 
-	limits  limits
-	pending pending
-	start   time.Time
-	buf     []byte
-	need    uint64 // bytes of the tracer that the observed bytes did not yet pay for
+	limits   limits
+	pending  pending
+	receipts *receipts // nil: none are taken
+	start    time.Time
+	buf      []byte
+	need     uint64 // bytes of the tracer that the observed bytes did not yet pay for
 }
 
 // Options of a Sender; all are needed.
@@ -107,6 +110,10 @@ func (s *Sender) offer(why policy.Reason, to netip.Addr, e end, r *flow.Record, 
 		s.Counters.Refused[why]++
 		return
 	}
+	if !s.receipts.wants(to, time.Since(s.start)) {
+		s.Counters.Stopped++
+		return
+	}
 	s.Counters.Crowded += s.pending.add(to, e, r, selected)
 }
 
@@ -141,6 +148,7 @@ func (s *Sender) Drain() error {
 			s.Counters.Failed++
 		} else {
 			s.Counters.Sent++
+			s.receipts.sent(t.Nonce, signed.Key, n.to, now)
 			s.sent(&t, &signed)
 		}
 		s.pending.remove(i)

@@ -5,6 +5,7 @@ package sender
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -48,6 +49,7 @@ func newWire(t testing.TB, rate float64, private ...netip.Prefix) *wire {
 		t.Fatal(err)
 	}
 	w.Sender = s
+	s.TakeReceipts()
 	return w
 }
 
@@ -57,6 +59,7 @@ func (w *wire) Sign(t *tracer.Tracer) (tracer.Signed, error) {
 	}
 	w.signed++
 	t.Time = time.Now().UnixMilli()
+	binary.BigEndian.PutUint64(t.Nonce[:], uint64(w.signed))
 	t.Contact.Email = "abuse@example.net"
 	return tracer.Sign(w.key, t.AppendMessage(nil)), nil
 }

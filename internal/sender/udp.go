@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -60,6 +62,32 @@ func (u *UDP) Send(to netip.Addr, datagram []byte) error {
 	}
 	_, err := c.WriteToUDPAddrPort(datagram, netip.AddrPortFrom(to, tracer.Port))
 	return err
+}
+
+// Receive hands what comes back to the sockets to take, until they are closed. The
+// bytes are valid until take returns.
+func (u *UDP) Receive(take func(b []byte, from netip.Addr)) {
+	var group sync.WaitGroup
+	for _, c := range []*net.UDPConn{u.v4, u.v6} {
+		if c == nil {
+			continue
+		}
+		group.Go(func() {
+			var b [tracer.ReceiptSize + 1]byte
+			for {
+				n, from, err := c.ReadFromUDPAddrPort(b[:])
+				if errors.Is(err, net.ErrClosed) {
+					return
+				}
+				if err != nil {
+					time.Sleep(100 * time.Millisecond)
+				} else if n == tracer.ReceiptSize {
+					take(b[:n], from.Addr().Unmap())
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 // Close closes the sockets.

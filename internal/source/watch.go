@@ -44,6 +44,10 @@ func NewWatch(ctx context.Context, sink Sink, flows int) *Watch {
 	return w
 }
 
+// Remember has flows that begin be told to e. It must be called before the watch
+// sees packets.
+func (w *Watch) Remember(e *flowtable.Ends) { w.table.Remember(e) }
+
 // A view is how packets are seen at one port of the flow table.
 type view struct {
 	port flowtable.Port

@@ -112,6 +112,9 @@ func ParseDatagram(b []byte) (Signed, error) {
 // IsDatagram tells whether b begins like the datagram form.
 func IsDatagram(b []byte) bool { return bytes.HasPrefix(b, []byte(magic)) }
 
+// IsSealed tells whether b begins like the sealed form, which nothing here opens.
+func IsSealed(b []byte) bool { return bytes.HasPrefix(b, []byte("OVERFLWS")) }
+
 // ParseLine takes the line form apart and compares the members outside the
 // signature with those of the message. It does not verify: the comparison is
 // cheap, and its result is worth nothing unless Verify agrees. The line may be

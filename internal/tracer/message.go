@@ -31,6 +31,12 @@ func (s *Signed) Open() (*Message, error) {
 	if err := s.Verify(); err != nil {
 		return nil, err
 	}
+	return s.Read()
+}
+
+// Read reads the message of a tracer that was verified before, as when it was
+// stored.
+func (s *Signed) Read() (*Message, error) {
 	root, err := parseObject(s.Message)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMessage, err)

@@ -150,6 +150,9 @@ func (o own) has(a netip.Addr) bool {
 	return ok
 }
 
+// Mine tells whether an address is one of our own.
+func (p *Policy) Mine(a netip.Addr) bool { return (*p.own.Load())[a] }
+
 // Reachable tells whether an address may be named: a packet to it goes to one host
 // on the Internet, or to one that the owner opened.
 func (p *Policy) Reachable(a netip.Addr) bool { return p.reachable(a) }

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build mini
+
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"github.com/overflowd/overflowd/internal/sender"
+)
+
+var errReceive = errors.New("this smallest build cannot receive tracers")
+
+// receiving does nothing.
+type receiving struct{ tell <-chan func() }
+
+func (*daemon) openReceiving() error { return errReceive }
+
+func (*daemon) takeReceipts(*sender.UDP) {}
+
+func (*receiving) run(context.Context)               {}
+func (*receiving) close()                            {}
+func (*receiving) end() error                        { return nil }
+func (*receiving) tick()                             {}
+func (*receiving) json(*object)                      {}
+func (*receiving) text(func(string, string, ...any)) {}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package server
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/overflowd/overflowd/internal/receiver"
+	"github.com/overflowd/overflowd/internal/tracer"
+)
+
+// WellKnown is where tracers are posted to (RFC 8615).
+const WellKnown = "/.well-known/overflowd"
+
+// maxBody is the largest request: some lines.
+const maxBody = 64 << 10
+
+// post takes tracers from HTTP requests: one datagram form, or lines. It answers
+// 204 if all were taken, and otherwise what became of the first that was not.
+func (s *Server) post(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if r.URL.Path != WellKnown {
+		http.NotFound(w, r)
+		return
+	}
+	if r.Method != http.MethodPost {
+		h.Set("Allow", http.MethodPost)
+		http.Error(w, "Post a tracer here.", http.StatusMethodNotAllowed)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		http.Error(w, "larger than tracers may be", http.StatusRequestEntityTooLarge)
+		return
+	}
+	if err != nil {
+		return // there is nobody to answer
+	}
+	from := netip.Addr{}
+	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		from = a.Addr().Unmap().WithZone("")
+	}
+	if err := s.take(body, from, time.Now()); err != nil {
+		code := status(err)
+		if code == http.StatusTooManyRequests {
+			h.Set("Retry-After", "60")
+		}
+		http.Error(w, err.Error(), code)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// take submits what is in a body.
+func (s *Server) take(body []byte, from netip.Addr, now time.Time) error {
+	if tracer.IsSealed(body) {
+		return receiver.Sealed
+	}
+	if tracer.IsDatagram(body) {
+		return s.submit(tracer.ParseDatagram, body, from, now)
+	}
+	n := 0
+	for line := range bytes.Lines(body) {
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		n++
+		if err := s.submit(tracer.ParseLine, line, from, now); err != nil {
+			return err
+		}
+	}
+	if n == 0 {
+		return receiver.Form
+	}
+	return nil
+}
+
+func (s *Server) submit(parse func([]byte) (tracer.Signed, error), b []byte, from netip.Addr, now time.Time) error {
+	signed, err := parse(b)
+	if err != nil {
+		s.receiver.Refuse(receiver.Form)
+		return receiver.Form
+	}
+	_, err = s.receiver.Submit(signed, from, -1, now)
+	return err
+}
+
+// status is the HTTP status of a refusal.
+func status(err error) int {
+	why, _ := err.(receiver.Reason)
+	switch why {
+	case receiver.NetworkRate, receiver.KeyRate, receiver.NewBudget, receiver.SeenBudget, receiver.KnownBudget, receiver.Busy:
+		return http.StatusTooManyRequests
+	case receiver.NotMine, receiver.NotEnd:
+		return http.StatusMisdirectedRequest
+	case receiver.Replay:
+		return http.StatusConflict
+	case receiver.Sealed:
+		return http.StatusUnsupportedMediaType
+	}
+	return http.StatusBadRequest
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build !mini
+
+package sender
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/overflowd/overflowd/internal/tracer"
+)
+
+const (
+	// maxAsked tracers are remembered, for receipts of them: more than totalRate
+	// lets through within answered.
+	maxAsked = 256
+	answered = 20 * time.Second
+	// maxStopped addresses are left alone at their own wish, the last that had one:
+	// past that, those that asked first are told again, and may ask again.
+	maxStopped = 1024
+	stopped    = 24 * time.Hour
+)
+
+// receiptRate bounds what verifying receipts costs a slow router.
+var receiptRate = rate{500 * time.Millisecond, 10}
+
+// receipts are what is remembered of tracers that were sent, and who asked us to
+// stop. A receipt counts only from the address that the tracer went to, with its
+// nonce, once: whoever did not get the tracer cannot make one.
+type receipts struct {
+	asked  map[[8]byte]asked // by nonce
+	order  [maxAsked][8]byte // of asked, a ring
+	next   int
+	stops  map[netip.Addr]time.Duration // until when
+	bucket bucket
+}
+
+type asked struct {
+	to   netip.Addr
+	key  tracer.PublicKey // that signed it
+	at   time.Duration
+	slot int
+}
+
+func newReceipts() *receipts {
+	return &receipts{asked: map[[8]byte]asked{}, stops: map[netip.Addr]time.Duration{}}
+}
+
+// TakeReceipts has what is sent be remembered, so that Answer can be used.
+func (s *Sender) TakeReceipts() { s.receipts = newReceipts() }
+
+// Answer takes what came back to the transport from an address.
+func (s *Sender) Answer(b []byte, from netip.Addr) {
+	verb, ok := s.receipts.take(b, from, time.Since(s.start))
+	if !ok {
+		return
+	}
+	s.Counters.Receipts++
+	if verb != tracer.Stop {
+		return
+	}
+	for i := len(s.pending.notices) - 1; i >= 0; i-- {
+		if s.pending.notices[i].to == from {
+			s.pending.remove(i)
+			s.Counters.Stopped++
+		}
+	}
+}
+
+// sent remembers a tracer.
+func (r *receipts) sent(nonce [8]byte, key tracer.PublicKey, to netip.Addr, now time.Duration) {
+	if r == nil {
+		return
+	}
+	if old, ok := r.asked[r.order[r.next]]; ok && old.slot == r.next {
+		delete(r.asked, r.order[r.next])
+	}
+	r.order[r.next], r.asked[nonce] = nonce, asked{to, key, now, r.next}
+	r.next = (r.next + 1) % maxAsked
+}
+
+// take takes what came to the sockets that tracers leave from.
+func (r *receipts) take(b []byte, from netip.Addr, now time.Duration) (tracer.Verb, bool) {
+	x, err := tracer.ParseReceipt(b)
+	if err != nil || x.To != from {
+		return 0, false
+	}
+	a, ok := r.asked[x.Nonce]
+	if !ok || a.to != from || a.key != x.Sender || now-a.at > answered || !r.bucket.allows(now, receiptRate) {
+		return 0, false
+	}
+	r.bucket = r.bucket.take(now, receiptRate)
+	if !x.Valid() {
+		return 0, false
+	}
+	delete(r.asked, x.Nonce)
+	if x.Verb == tracer.Stop {
+		r.stop(from, now)
+	}
+	return x.Verb, true
+}
+
+func (r *receipts) stop(a netip.Addr, now time.Duration) {
+	if len(r.stops) >= maxStopped {
+		first, until := netip.Addr{}, time.Duration(0)
+		for a, u := range r.stops {
+			if !first.IsValid() || u < until {
+				first, until = a, u
+			}
+		}
+		delete(r.stops, first)
+	}
+	r.stops[a] = now + stopped
+}
+
+// wants tells whether an address did not ask us to stop within a day.
+func (r *receipts) wants(a netip.Addr, now time.Duration) bool {
+	if r == nil {
+		return true
+	}
+	until, ok := r.stops[a]
+	if ok && until <= now {
+		delete(r.stops, a)
+		ok = false
+	}
+	return !ok
+}
