@@ -355,7 +355,8 @@ return view.extend({
 
 		poll.add(L.bind(function() {
 			return this.ask(callStatus).then(L.bind(function(answer) {
-				const restarted = answer.running != this.status.running || answer.pid != this.status.pid;
+				// In ujail each one is process 1: only its age tells it from the one before.
+				const restarted = answer.running != this.status.running || answer.uptime < this.status.uptime;
 
 				this.status = answer;
 				this.update();
