@@ -469,7 +469,7 @@ return view.extend({
 			E('p', {}, [ E('strong', {}, [ _('Stopped') ]), ', ', _('though it is enabled: %s.').format(s.reason || _('the reason is not known')) ]),
 			E('p', {}, [
 				_('It waits for its networks to be up, or a value in the settings is wrong. The system log tells.'), ' ',
-				E('a', { 'href': L.url('admin/status/logs') }, [ _('System log') ]), ' ', settings
+				E('a', { 'href': L.url('admin/status/logs') }, [ _('System log') ]), ', ', settings
 			])
 		]) ]);
 	},
