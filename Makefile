@@ -47,7 +47,7 @@ lint:
 	go vet -tags mini ./cmd/... ./internal/daemon
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/sender/... ./internal/source
-	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest board/kernel board/rc.sh internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
+	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest board/kernel board/rc.sh internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm internal/pack/testdata/procd.sh testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
 
 unit:
 	.ci/gotest -race -timeout 30m ./...
