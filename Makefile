@@ -104,15 +104,16 @@ cross:
 # a feed. Two builds of a commit are the same to the byte.
 ARCHITECTURES := mips_24kc=mips mipsel_24kc=mipsle arm_cortex-a7_neon-vfpv4=arm/7 arm_arm926ej-s=arm/5 aarch64_cortex-a53=arm64 x86_64=amd64
 PACKAGE_VERSION = $(shell sed -n 's/^PKG_VERSION:=//p' openwrt/overflowd/Makefile)
+DIST = $(CURDIR)/dist
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
 openwrt:
 	@set -e; for a in $(ARCHITECTURES); do name=$${a%=*}; goarch=$${a#*=}; \
 		for tags in "" mini; do program=overflowd$${tags:+-$$tags}; \
 			GOOS=linux GOARCH=$${goarch%/*} GOMIPS=softfloat GOARM=$$(test $${goarch%/*} = arm && echo $${goarch#*/}) \
-			$(MAKE) -s release VERSION=$(PACKAGE_VERSION) TAGS=$$tags OUT=$(CURDIR)/dist/programs/$$name/$$program/overflowd; done; \
-		rm -rf dist/openwrt/$$name; \
-		(cd internal/pack && go run . -out ../../dist/openwrt/$$name -arch $$name -binaries ../../dist/programs/$$name -epoch $(EPOCH) openwrt); done
-	@ls -l dist/openwrt/*
+			$(MAKE) -s release VERSION=$(PACKAGE_VERSION) TAGS=$$tags OUT=$(DIST)/programs/$$name/$$program/overflowd; done; \
+		rm -rf $(DIST)/openwrt/$$name; \
+		(cd internal/pack && go run . -out $(DIST)/openwrt/$$name -arch $$name -binaries $(DIST)/programs/$$name -epoch $(EPOCH) openwrt); done
+	@ls -l $(DIST)/openwrt/*
 
 # A container image for amd64, arm64 and arm, as an OCI archive.
 image: openwrt

@@ -21,6 +21,7 @@ Package/$(PKG_NAME)/description = $(or $(LUCI_DESCRIPTION),$(LUCI_TITLE))
 define Package/$(PKG_NAME)/install
 	$(if $(wildcard htdocs),$(INSTALL_DIR) $(1)/www/ && cp -R htdocs/. $(1)/www/)
 	$(if $(wildcard root),cp -R root/. $(1)/)
+	chmod -R u=rwX,go=rX $(1)
 endef
 
 # The menu is read again, and by rpcd the permissions and the plug-in.
