@@ -101,10 +101,13 @@ cross:
 	@ls -l dist
 
 # The packages for OpenWrt routers, in dist/openwrt/ARCHITECTURE, with the indices of
-# a feed. Two builds of a commit are the same to the byte.
+# a feed. Two builds of a commit are the same to the byte. USIGN_KEY, a file of usign -G,
+# signs Packages for opkg; APK_KEY, a PEM file of openssl ecparam -name prime256v1
+# -genkey, signs the .apk and packages.adb.
 ARCHITECTURES := mips_24kc=mips mipsel_24kc=mipsle arm_cortex-a7_neon-vfpv4=arm/7 arm_arm926ej-s=arm/5 aarch64_cortex-a53=arm64 x86_64=amd64
 PACKAGE_VERSION = $(shell sed -n 's/^PKG_VERSION:=//p' openwrt/overflowd/Makefile)
 DIST = $(CURDIR)/dist
+SIGN = $(if $(USIGN_KEY),-usign-key $(abspath $(USIGN_KEY))) $(if $(APK_KEY),-apk-key $(abspath $(APK_KEY)))
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
 openwrt:
 	@set -e; for a in $(ARCHITECTURES); do name=$${a%=*}; goarch=$${a#*=}; \
@@ -112,7 +115,7 @@ openwrt:
 			GOOS=linux GOARCH=$${goarch%/*} GOMIPS=softfloat GOARM=$$(test $${goarch%/*} = arm && echo $${goarch#*/}) \
 			$(MAKE) -s release VERSION=$(PACKAGE_VERSION) TAGS=$$tags OUT=$(DIST)/programs/$$name/$$program/overflowd; done; \
 		rm -rf $(DIST)/openwrt/$$name; \
-		(cd internal/pack && go run . -out $(DIST)/openwrt/$$name -arch $$name -binaries $(DIST)/programs/$$name -epoch $(EPOCH) openwrt); done
+		(cd internal/pack && go run . -out $(DIST)/openwrt/$$name -arch $$name -binaries $(DIST)/programs/$$name -epoch $(EPOCH) $(SIGN) openwrt); done
 	@ls -l $(DIST)/openwrt/*
 
 # A container image for amd64, arm64 and arm, as an OCI archive.
