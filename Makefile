@@ -59,7 +59,7 @@ compare:
 # What is packed, and that two builds are the same to the byte. Go would take a result
 # for known though a file beside the module, as those in openwrt/, has changed.
 pack:
-	cd internal/pack && go vet ./... && ../../.ci/gotest -count=1 ./...
+	cd internal/pack && go vet ./... && ../../.ci/gotest -count=1 -timeout 30m ./...
 
 mips:
 	GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 .ci/gotest -short -exec "qemu-mips-static -cpu 24Kc" $(BYTE_ORDER)
