@@ -154,6 +154,10 @@ func writeIpks(out string, packages []*feed.Package, at time.Time, key *usign.Ke
 			return err
 		}
 	}
+	// The usign of old routers miscounts at these lengths of what is signed.
+	if n := (64 + index.Len()) % 128; n == 110 || n == 111 {
+		index.WriteString("\n\n")
+	}
 	if key != nil {
 		if err := os.WriteFile(filepath.Join(out, "Packages.sig"), key.Sign([]byte(index.String())), 0o644); err != nil {
 			return err
