@@ -21,6 +21,7 @@ type router struct {
 	networks string // those that are up, with their devices
 	users    string
 	noJail   bool
+	function string // of the script, if not start_service
 }
 
 // shell holds the only programs that the script may use: they are in the BusyBox of
@@ -80,14 +81,18 @@ func start(t *testing.T, program string, r router) map[string][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := fmt.Sprintf(". %s\n. %s\n. %s\nstart_service\n", stub, write("uci.sh", variables(t, r.config), 0o644), write("init.sh", script, 0o644))
+	function := r.function
+	if function == "" {
+		function = "start_service"
+	}
+	run := fmt.Sprintf(". %s\n. %s\n. %s\n%s\n", stub, write("uci.sh", variables(t, r.config), 0o644), write("init.sh", script, 0o644), function)
 	write(strings.Replace(odd, "*", "of", 1), "", 0o644) // it matches as a pattern
 	cmd := exec.Command(busybox, "ash", "-c", run)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + path("bin"), "RECORD=" + write("record", "", 0o644), "BAD=" + r.bad, "NETWORKS=" + r.networks}
 	out, err := cmd.CombinedOutput()
 	if err != nil || len(out) > 0 {
-		t.Errorf("start_service: %v\n%s", err, out)
+		t.Errorf("%v\n%s", err, out)
 	}
 	got := map[string][]string{}
 	for _, line := range strings.Split(strings.TrimSuffix(read(t, path("record")), "\n"), "\n") {
@@ -247,5 +252,22 @@ func TestInitScript(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTriggers: what calls for a reload. Procd's shell library leaves no rule at all
+// where the array of them is opened twice.
+func TestTriggers(t *testing.T) {
+	got := start(t, "/bin/false", router{config: read(t, service+"overflowd.config"), users: bothUsers, function: "service_triggers"})
+	want := map[string][]string{
+		"trigger": {
+			"interface.*.up", "wan", "/etc/init.d/overflowd", "reload",
+			"interface.*.up", "wan6", "/etc/init.d/overflowd", "reload",
+		},
+		"reload":   {"overflowd"},
+		"validate": {"open", "close"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

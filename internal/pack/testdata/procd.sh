@@ -68,3 +68,10 @@ procd_close_instance() { :; }
 procd_set_param() { record "$@"; }
 procd_add_jail() { record jail "$@"; }
 procd_add_jail_mount_rw() { record rw "$@"; }
+
+config_get() { eval "$1=\$VALUE_$2_$3"; }
+procd_add_interface_trigger() { record trigger "$@"; }
+procd_add_reload_trigger() { record reload "$@"; }
+procd_open_validate() { record validate open; }
+procd_close_validate() { record validate close; }
+procd_add_validation() { record validate add; }
