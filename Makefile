@@ -48,7 +48,7 @@ lint:
 	go vet -tags mini ./cmd/... ./internal/daemon
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/receiver/... ./internal/sender/... ./internal/source
-	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest board/kernel board/rc.sh internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
+	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest board/kernel board/rc.sh internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm internal/pack/testdata/procd.sh testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
 
 unit:
 	.ci/gotest -race -timeout 30m ./...
@@ -57,9 +57,10 @@ unit:
 compare:
 	cd internal/compare && go vet . && ../../.ci/gotest ./...
 
-# What is packed, and that two builds are the same to the byte.
+# What is packed, and that two builds are the same to the byte. Go would take a result
+# for known though a file beside the module, as those in openwrt/, has changed.
 pack:
-	cd internal/pack && go vet ./... && ../../.ci/gotest ./...
+	cd internal/pack && go vet ./... && ../../.ci/gotest -count=1 -timeout 30m ./...
 
 mips:
 	GOARCH=mips GOMIPS=softfloat CGO_ENABLED=0 .ci/gotest -short -exec "qemu-mips-static -cpu 24Kc" $(BYTE_ORDER)
@@ -101,18 +102,22 @@ cross:
 	@ls -l dist
 
 # The packages for OpenWrt routers, in dist/openwrt/ARCHITECTURE, with the indices of
-# a feed. Two builds of a commit are the same to the byte.
+# a feed. Two builds of a commit are the same to the byte. USIGN_KEY, a file of usign -G,
+# signs Packages for opkg; APK_KEY, a PEM file of openssl ecparam -name prime256v1
+# -genkey, signs the .apk and packages.adb.
 ARCHITECTURES := mips_24kc=mips mipsel_24kc=mipsle arm_cortex-a7_neon-vfpv4=arm/7 arm_arm926ej-s=arm/5 aarch64_cortex-a53=arm64 x86_64=amd64
 PACKAGE_VERSION = $(shell sed -n 's/^PKG_VERSION:=//p' openwrt/overflowd/Makefile)
+DIST = $(CURDIR)/dist
+SIGN = $(if $(USIGN_KEY),-usign-key $(abspath $(USIGN_KEY))) $(if $(APK_KEY),-apk-key $(abspath $(APK_KEY)))
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
 openwrt:
 	@set -e; for a in $(ARCHITECTURES); do name=$${a%=*}; goarch=$${a#*=}; \
 		for tags in "" mini; do program=overflowd$${tags:+-$$tags}; \
 			GOOS=linux GOARCH=$${goarch%/*} GOMIPS=softfloat GOARM=$$(test $${goarch%/*} = arm && echo $${goarch#*/}) \
-			$(MAKE) -s release VERSION=$(PACKAGE_VERSION) TAGS=$$tags OUT=$(CURDIR)/dist/programs/$$name/$$program/overflowd; done; \
-		rm -rf dist/openwrt/$$name; \
-		(cd internal/pack && go run . -out ../../dist/openwrt/$$name -arch $$name -binaries ../../dist/programs/$$name -epoch $(EPOCH) openwrt); done
-	@ls -l dist/openwrt/*
+			$(MAKE) -s release VERSION=$(PACKAGE_VERSION) TAGS=$$tags OUT=$(DIST)/programs/$$name/$$program/overflowd; done; \
+		rm -rf $(DIST)/openwrt/$$name; \
+		(cd internal/pack && go run . -out $(DIST)/openwrt/$$name -arch $$name -binaries $(DIST)/programs/$$name -epoch $(EPOCH) $(SIGN) openwrt); done
+	@ls -l $(DIST)/openwrt/*
 
 # A container image for amd64, arm64 and arm, as an OCI archive.
 image: openwrt

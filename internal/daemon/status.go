@@ -243,7 +243,12 @@ func (s *status) text() []byte {
 	line := func(label, format string, args ...any) {
 		fmt.Fprintf(&b, "%-11s"+format+"\n", append([]any{label}, args...)...)
 	}
-	line("overflowd", "%s, running for %s (process %d)", d.config.Version, s.now.Sub(d.started).Round(time.Second), os.Getpid())
+	process := ""
+	// In a jail or a container we are process 1, which tells those outside nothing.
+	if pid := os.Getpid(); pid != 1 {
+		process = fmt.Sprintf(" (process %d)", pid)
+	}
+	line("overflowd", "%s, running for %s%s", d.config.Version, s.now.Sub(d.started).Round(time.Second), process)
 	sends := "printing tracers only"
 	if d.sender != nil {
 		sends = "sending tracers"

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"crypto/ecdsa"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,12 +13,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/overflowd/overflowd/internal/pack/adb"
 	"github.com/overflowd/overflowd/internal/pack/apk"
 	"github.com/overflowd/overflowd/internal/pack/deb"
 	"github.com/overflowd/overflowd/internal/pack/feed"
 	"github.com/overflowd/overflowd/internal/pack/image"
 	"github.com/overflowd/overflowd/internal/pack/ipk"
 	"github.com/overflowd/overflowd/internal/pack/tree"
+	"github.com/overflowd/overflowd/internal/pack/usign"
 )
 
 func main() {
@@ -34,6 +37,8 @@ func run(args []string) error {
 	version := fs.String("version", "", "of the image")
 	arch := fs.String("arch", "", "OpenWrt's name of the `architecture`")
 	binaries := fs.String("binaries", "", "the `folder` with overflowd and overflowd-mini, each in a folder of its name")
+	usignKey := fs.String("usign-key", "", "the private key `file` of usign that signs Packages")
+	apkKey := fs.String("apk-key", "", "the PEM `file` of an elliptic-curve key that signs packages.adb and each .apk")
 	epoch := fs.Int64("epoch", 0, "the time of all files, `seconds` since 1970")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -41,7 +46,11 @@ func run(args []string) error {
 	at := time.Unix(*epoch, 0)
 	switch {
 	case fs.Arg(0) == "openwrt" && *out != "" && *arch != "" && *binaries != "":
-		return openwrt(*root, *out, *arch, *binaries, at)
+		k, err := readKeys(*usignKey, *apkKey)
+		if err != nil {
+			return err
+		}
+		return openwrt(*root, *out, *arch, *binaries, at, k)
 	case fs.Arg(0) == "image" && *out != "" && *binaries != "":
 		return image.Write(*out, *version, []image.Program{
 			{Arch: "amd64", File: filepath.Join(*binaries, "x86_64/overflowd/overflowd")},
@@ -73,8 +82,36 @@ func debian(root, out, binaries, version string, at time.Time) error {
 	return nil
 }
 
+// keys sign; each may be nil.
+type keys struct {
+	usign *usign.Key
+	apk   *ecdsa.PrivateKey
+}
+
+func readKeys(usignFile, apkFile string) (k keys, err error) {
+	if usignFile != "" {
+		b, err := os.ReadFile(usignFile)
+		if err == nil {
+			k.usign, err = usign.ParseKey(b)
+		}
+		if err != nil {
+			return k, fmt.Errorf("-usign-key %s: %w", usignFile, err)
+		}
+	}
+	if apkFile != "" {
+		b, err := os.ReadFile(apkFile)
+		if err == nil {
+			k.apk, err = adb.ParseKey(b)
+		}
+		if err != nil {
+			return k, fmt.Errorf("-apk-key %s: %w", apkFile, err)
+		}
+	}
+	return k, nil
+}
+
 // openwrt writes the packages for one architecture, and those for any.
-func openwrt(root, out, arch, binaries string, at time.Time) error {
+func openwrt(root, out, arch, binaries string, at time.Time, k keys) error {
 	var packages []*feed.Package
 	for _, o := range []feed.Options{
 		{Makefile: "overflowd", Name: "overflowd", Variant: "full"},
@@ -98,10 +135,10 @@ func openwrt(root, out, arch, binaries string, at time.Time) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	return errors.Join(writeIpks(out, packages, at), writeApks(out, packages))
+	return errors.Join(writeIpks(out, packages, at, k.usign), writeApks(out, packages, k.apk))
 }
 
-func writeIpks(out string, packages []*feed.Package, at time.Time) error {
+func writeIpks(out string, packages []*feed.Package, at time.Time, key *usign.Key) error {
 	var index strings.Builder
 	for _, p := range packages {
 		b, err := ipk.Build(p, at)
@@ -117,6 +154,15 @@ func writeIpks(out string, packages []*feed.Package, at time.Time) error {
 			return err
 		}
 	}
+	// The usign of old routers miscounts at these lengths of what is signed.
+	if n := (64 + index.Len()) % 128; n == 110 || n == 111 {
+		index.WriteString("\n\n")
+	}
+	if key != nil {
+		if err := os.WriteFile(filepath.Join(out, "Packages.sig"), key.Sign([]byte(index.String())), 0o644); err != nil {
+			return err
+		}
+	}
 	compressed, err := tree.Gzip([]byte(index.String()))
 	if err != nil {
 		return err
@@ -125,11 +171,11 @@ func writeIpks(out string, packages []*feed.Package, at time.Time) error {
 		os.WriteFile(filepath.Join(out, "Packages.gz"), compressed, 0o644))
 }
 
-func writeApks(out string, packages []*feed.Package) error {
+func writeApks(out string, packages []*feed.Package, key *ecdsa.PrivateKey) error {
 	var indexed []apk.Indexed
 	for _, p := range packages {
 		built := apk.Build(p)
-		b, err := built.Container.Deflated()
+		b, err := deflated(built.Container, key)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.Name, err)
 		}
@@ -138,9 +184,19 @@ func writeApks(out string, packages []*feed.Package) error {
 		}
 		indexed = append(indexed, apk.Indexed{Built: built, FileSize: len(b)})
 	}
-	b, err := apk.Index(indexed).Deflated()
+	b, err := deflated(apk.Index(indexed), key)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(out, "packages.adb"), b, 0o644)
+}
+
+// deflated returns a container, signed if there is a key.
+func deflated(f *adb.File, key *ecdsa.PrivateKey) ([]byte, error) {
+	if key != nil {
+		if err := f.Sign(key); err != nil {
+			return nil, err
+		}
+	}
+	return f.Deflated()
 }

@@ -137,12 +137,17 @@ func (w *Writer) Root(v Value) { binary.LittleEndian.PutUint32(w.payload[4:], ui
 func (w *Writer) Payload() []byte { return w.payload }
 
 // File is a container.
-type File struct{ b []byte }
+type File struct {
+	b       []byte
+	payload []byte // of the first block
+	first   int    // where that ends
+}
 
 // NewFile begins the container of a schema, four letters, with what w holds.
 func NewFile(schema string, w *Writer) *File {
-	f := &File{[]byte("ADB." + schema)}
+	f := &File{b: []byte("ADB." + schema), payload: w.payload}
 	f.block(blockADB, w.payload)
+	f.first = len(f.b)
 	return f
 }
 

@@ -51,3 +51,31 @@ func TestOurPackages(t *testing.T) {
 		}
 	}
 }
+
+// TestTheLuciPackage: rpcd has to read what it brings, or the page stays unknown until
+// the router starts anew.
+func TestTheLuciPackage(t *testing.T) {
+	p, err := Read(Options{Makefile: "../../../openwrt/luci-app-overflowd", Name: "luci-app-overflowd", Arch: "mips_24kc", Version: "1.2.3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Arch != "all" || p.Version != "1.2.3-r1" {
+		t.Errorf("%s %s", p.Arch, p.Version)
+	}
+	if diff := cmp.Diff([]string{"luci-base", "overflowd", "rpcd-mod-ucode", "ucode-mod-socket"}, p.Depends); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	const reload = "\n\t/etc/init.d/rpcd reload 2>/dev/null\n"
+	for _, scripts := range [][]Script{p.OpkgScripts(), p.ApkScripts()} {
+		var reloads []string
+		for _, s := range scripts {
+			if strings.Contains(s.Text, reload) {
+				reloads = append(reloads, s.Name)
+			}
+		}
+		want := map[int]string{3: "postinst-pkg", 4: "post-install post-upgrade"}[len(scripts)]
+		if got := strings.Join(reloads, " "); got != want {
+			t.Errorf("rpcd reloads in %q, want %q", got, want)
+		}
+	}
+}

@@ -22,6 +22,7 @@ type Package struct {
 	Depends, Provides, Conflicts                []string
 	License, LicenseFiles, Section              string
 	URL, Maintainer, UserID, Source, SourceName string
+	Postinst                                    string   // shell, without a first line
 	Conffiles                                   []string // absolute paths; folders end with a slash
 	Default                                     bool     // of the variants
 	Arch                                        string   // "all" if it is for any
@@ -79,7 +80,7 @@ func Read(o Options) (*Package, error) {
 		Provides: words("provides"), Conflicts: words("conflicts"),
 		License: field("license"), LicenseFiles: field("license_files"), Section: field("section"), URL: field("url"), Maintainer: field("maintainer"),
 		UserID: field("userid"), Source: "openwrt/" + filepath.Base(o.Makefile), SourceName: field("source_name"),
-		Conffiles: words("conffiles"), Default: field("default") == "1", Arch: field("arch"),
+		Conffiles: words("conffiles"), Postinst: field("postinst"), Default: field("default") == "1", Arch: field("arch"),
 	}
 	for _, d := range words("depends") {
 		// "+name" also selects the name in the menu; "@..." only shows the package there.

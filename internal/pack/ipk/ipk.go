@@ -9,6 +9,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -93,12 +94,16 @@ func description(p *feed.Package) string {
 	return b.String()
 }
 
+// unindexed begin the fields that the build system leaves out of the index. Opkg
+// takes all that begins with Source for the field Source, and writes it over others.
+var unindexed = regexp.MustCompile(`(?m)^(?:Maintainer|LicenseFiles|Source|Require).*\n`)
+
 // Entry returns what the index, Packages, says of a package and its file.
 func Entry(p *feed.Package, at time.Time, file []byte) (string, error) {
 	_, size, err := p.Files.TarGz(at)
 	if err != nil {
 		return "", err
 	}
-	f := fields(p, at, size)
+	f := unindexed.ReplaceAllString(fields(p, at, size), "")
 	return f + fmt.Sprintf("Filename: %s\nSize: %d\nMD5Sum: %x\nSHA256sum: %x\n%s\n", Name(p), len(file), md5.Sum(file), sha256.Sum256(file), description(p)), nil
 }

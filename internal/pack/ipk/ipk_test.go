@@ -138,7 +138,9 @@ default_prerm "$0" "$@"
 }
 
 func TestTheIndexOfAFeed(t *testing.T) {
-	entry, err := Entry(sample(), at, []byte("the file"))
+	p := sample()
+	p.Maintainer, p.Source, p.SourceName, p.LicenseFiles = "Somebody <somebody@example.net>", "openwrt/sample", "sample", "LICENSE"
+	entry, err := Entry(p, at, []byte("the file"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,6 +149,11 @@ func TestTheIndexOfAFeed(t *testing.T) {
 		fmt.Sprintf("SHA256sum: %s\n", sum(t, "sha256sum")), "Description: A sample\n of two lines.\n\n"} {
 		if !strings.Contains(entry, line) {
 			t.Errorf("%q is not in:\n%s", line, entry)
+		}
+	}
+	for _, name := range []string{"Maintainer", "Source", "SourceName", "SourceDateEpoch", "LicenseFiles", "Require-User"} {
+		if strings.Contains(entry, name+":") {
+			t.Errorf("%s is in:\n%s", name, entry)
 		}
 	}
 }

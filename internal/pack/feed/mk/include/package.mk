@@ -29,5 +29,6 @@ $(call Package/$(1)/install,$(STAGE)/root)
 	$$(call stage-field,default,$$(DEFAULT_VARIANT))
 	$$(call stage-field,arch,$$(PKGARCH))
 	$$(call stage-field,conffiles,$$(Package/$(1)/conffiles))
+	$$(call stage-field,postinst,$$(Package/$(1)/postinst))
 	$$(call stage-field,description,$$(Package/$(1)/description))
 endef

@@ -142,6 +142,24 @@ function endpoint(address, port, protocol) {
 	return (address.indexOf(':') < 0 ? '%s:%d' : '[%s]:%d').format(address, port);
 }
 
+// told puts those who were told of the same in one row; each tracer is one.
+function told(tracers) {
+	const rows = [];
+
+	tracers.forEach(function(t) {
+		const same = rows.find(function(r) {
+			return [ 'protocol', 'saddr', 'sport', 'daddr', 'dport', 'pcount', 'bcount' ].every(function(k) { return r[k] == t[k]; });
+		});
+
+		if (same && t.to)
+			same.to.unshift(t.to);
+		else
+			rows.push(Object.assign({}, t, { to: t.to ? [ t.to ] : [] }));
+	});
+
+	return rows;
+}
+
 function svg(name, attributes, children) {
 	const node = document.createElementNS('http://www.w3.org/2000/svg', name);
 
@@ -212,16 +230,16 @@ function chart(node, series, options) {
 		text(left - 6, y(v) + 4, 'end', short(v));
 	}
 
-	// Full hours, as many as there is room for.
-	const hours = [ 1, 2, 3, 6, 12, 24 ].find(function(h) { return inner * h * 3600 / (n * seconds) >= 55; }) || 24;
+	// Round times of the day, as many as there is room for.
+	const minutes = [ 10, 20, 30, 60, 120, 180, 360, 720, 1440 ].find(function(m) { return inner * m * 60 / (n * seconds) >= 55; }) || 1440;
 	const first = new Date((options.end - n * seconds) * 1000);
 
 	first.setMinutes(0, 0, 0);
 
-	for (let d = first; d.getTime() / 1000 <= options.end; d = new Date(d.getTime() + 3600000)) {
+	for (let d = first; d.getTime() / 1000 <= options.end; d = new Date(d.getTime() + Math.min(minutes, 60) * 60000)) {
 		const at = x(d.getTime() / 1000);
 
-		if (d.getHours() % hours || at < left)
+		if ((d.getHours() * 60 + d.getMinutes()) % minutes || at < left)
 			continue;
 
 		root.appendChild(svg('line', { x1: at, x2: at, y1: top + deep, y2: top + deep + 4, stroke: 'currentColor', 'stroke-opacity': .5 }));
@@ -355,7 +373,8 @@ return view.extend({
 
 		poll.add(L.bind(function() {
 			return this.ask(callStatus).then(L.bind(function(answer) {
-				const restarted = answer.running != this.status.running || answer.pid != this.status.pid;
+				// In ujail each one is process 1: only its age tells it from the one before.
+				const restarted = answer.running != this.status.running || answer.uptime < this.status.uptime;
 
 				this.status = answer;
 				this.update();
@@ -450,7 +469,7 @@ return view.extend({
 			E('p', {}, [ E('strong', {}, [ _('Stopped') ]), ', ', _('though it is enabled: %s.').format(s.reason || _('the reason is not known')) ]),
 			E('p', {}, [
 				_('It waits for its networks to be up, or a value in the settings is wrong. The system log tells.'), ' ',
-				E('a', { 'href': L.url('admin/status/logs') }, [ _('System log') ]), ' ', settings
+				E('a', { 'href': L.url('admin/status/logs') }, [ _('System log') ]), ', ', settings
 			])
 		]) ]);
 	},
@@ -500,7 +519,7 @@ return view.extend({
 		this.nodes.key.shown = !!key;
 		dom.content(this.nodes.key, key ? [
 			E('div', { 'class': 'overflowd-key' }, [ this.nodes.keyText, this.nodes.keyButton ]),
-			E('p', {}, [ E('small', {}, [ _('All tracers of this router are signed with it. Publish it, as beside your contact, and others know which ones are yours.') ]) ])
+			E('p', {}, [ _('All tracers of this router are signed with it. Publish it, as beside your contact, and others know which ones are yours.') ])
 		] : [ E('p', {}, [ E('em', {}, [ _('There is none yet: the first tracer makes it.') ]) ]) ]);
 	},
 
@@ -519,7 +538,7 @@ return view.extend({
 	},
 
 	updateRecent: function() {
-		const s = this.status, recent = s.recent || [];
+		const s = this.status, recent = told(s.recent || []);
 
 		if (!recent.length)
 			return this.shows('recent', [ E('p', {}, [ E('em', {}, [ _('There is none yet.'), ' ', this.expectation() ]) ]) ]);
@@ -532,7 +551,7 @@ return view.extend({
 				endpoint(r.daddr, r.dport, r.protocol),
 				count(r.pcount),
 				bytes(r.bcount),
-				r.to || E('em', {}, [ _('printed only') ])
+				r.to.join(', ') || E('em', {}, [ _('printed only') ])
 			];
 		})) ]);
 	},
@@ -627,13 +646,15 @@ return view.extend({
 
 		nodes.charts.style.display = '';
 
-		const zeros = h.packets.map(function() { return 0; });
+		// An hour, at least: a single bar as wide as the page says nothing of time.
+		const before = new Array(Math.max(Math.ceil(3600 / h.interval) - h.packets.length, 0)).fill(0);
+		const zeros = before.concat(h.packets.map(function() { return 0; }));
 		const shaped = function(values) {
-			return (Array.isArray(values) && values.length == zeros.length) ? values : zeros;
+			return (Array.isArray(values) && values.length == h.packets.length) ? before.concat(values) : zeros;
 		};
 		const held = h.held_back || {};
 		const known = reasons.map(function(r) { return r[0]; });
-		const seen = [ { name: _('Packets'), colour: printedColour, values: h.packets } ];
+		const seen = [ { name: _('Packets'), colour: printedColour, values: shaped(h.packets) } ];
 		const made = (this.status.tracers || {}).sent != null || h.sent
 			? [ { name: _('sent'), colour: sentColour, values: shaped(h.sent) } ]
 			: [ { name: _('printed'), colour: printedColour, values: shaped(h.printed) } ];

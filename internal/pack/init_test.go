@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// router is what the init script finds around it.
+type router struct {
+	config   string // of UCI
+	bad      string // options that validate_data refuses, as section.option
+	networks string // those that are up, with their devices
+	users    string
+	noJail   bool
+	function string // of the script, if not start_service
+}
+
+// shell holds the only programs that the script may use: they are in the BusyBox of
+// each OpenWrt. (An ash with applets built in finds others, too: testdata/procd.sh
+// forbids those that OpenWrt lacks.)
+var shell = []string{"find", "grep", "head", "mkdir", "sed"}
+
+// odd is a name that a shell would take apart.
+const odd = `Example * Net; $(reboot) "of" ours`
+
+// start runs start_service under BusyBox's ash, with the program itself for its check,
+// and returns what was recorded: by the name of a parameter, or log.
+func start(t *testing.T, program string, r router) map[string][]string {
+	t.Helper()
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name, text string, mode os.FileMode) string {
+		t.Helper()
+		if err := os.WriteFile(path(name), []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path(name)
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	if err := os.Mkdir(path("bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, applet := range shell {
+		if err := os.Symlink(busybox, path("bin/"+applet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := read(t, service+"overflowd.init")
+	for old, name := range map[string]string{
+		"PROG=/usr/bin/overflowd": "PROG=" + program, "STATE=/etc/overflowd": "STATE=" + path("state"), "RUN=/var/run/overflowd": "RUN=" + path("run"),
+		"/lib/functions/network.sh": write("network.sh", "", 0o644), "/etc/passwd": write("passwd", r.users, 0o644),
+		"/etc/group": write("group", "overflowd:x:7777:\nnogroup:x:65534:\n", 0o644), "/sbin/ujail": path("ujail"),
+	} {
+		if !strings.Contains(script, old) {
+			t.Fatalf("the script says nothing of %s", old)
+		}
+		script = strings.ReplaceAll(script, old, name)
+	}
+	if !r.noJail {
+		write("ujail", "", 0o755)
+	}
+	stub, err := filepath.Abs("testdata/procd.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	function := r.function
+	if function == "" {
+		function = "start_service"
+	}
+	run := fmt.Sprintf(". %s\n. %s\n. %s\n%s\n", stub, write("uci.sh", variables(t, r.config), 0o644), write("init.sh", script, 0o644), function)
+	write(strings.Replace(odd, "*", "of", 1), "", 0o644) // it matches as a pattern
+	cmd := exec.Command(busybox, "ash", "-c", run)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + path("bin"), "RECORD=" + write("record", "", 0o644), "BAD=" + r.bad, "NETWORKS=" + r.networks}
+	out, err := cmd.CombinedOutput()
+	if err != nil || len(out) > 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	got := map[string][]string{}
+	for _, line := range strings.Split(strings.TrimSuffix(read(t, path("record")), "\n"), "\n") {
+		name, rest, _ := strings.Cut(line, "\x1f")
+		rest = strings.NewReplacer(path("state"), "STATE", path("run"), "RUN", program, "PROG").Replace(rest)
+		got[name] = append(got[name], strings.Split(rest, "\x1f")...)
+	}
+	return got
+}
+
+// variables writes a configuration of UCI as testdata/procd.sh takes it.
+func variables(t *testing.T, config string) string {
+	var b strings.Builder
+	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+	lists := map[string]string{}
+	section, sections := "", ""
+	for _, line := range strings.Split(config, "\n") {
+		line = strings.TrimSpace(line)
+		m := regexp.MustCompile(`^(config|option|list) (\w+) '(.*)'$`).FindStringSubmatch(line)
+		switch {
+		case line == "" || line[0] == '#':
+		case m == nil:
+			t.Fatalf("what is %q?", line)
+		case m[1] == "config":
+			section = m[3]
+			sections += " " + section
+			fmt.Fprintf(&b, "TYPE_%s=%s\n", section, m[2])
+		default:
+			name := "VALUE_" + section + "_" + m[2]
+			lists[name] = strings.TrimSpace(lists[name] + " " + m[3])
+			if m[1] == "option" {
+				lists[name] = m[3]
+			}
+			fmt.Fprintf(&b, "%s=%s\n", name, quote(lists[name]))
+		}
+	}
+	return b.String() + "SECTIONS=" + quote(sections) + "\n"
+}
+
+const (
+	bothUsers  = "root:x:0:0:root:/root:/bin/ash\nnobody:*:65534:65534:nobody:/var:/bin/false\noverflowd:x:7777:7777:overflowd:/var/run/overflowd:/bin/false\n"
+	onlyNobody = "root:x:0:0:root:/root:/bin/ash\nnobody:*:65534:65534:nobody:/var:/bin/false\n"
+	onlyRoot   = "root:x:0:0:root:/root:/bin/ash\n"
+)
+
+// TestInitScript: UCI becomes arguments that the program takes, or one line of the log.
+func TestInitScript(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "overflowd")
+	build := exec.Command("go", "build", "-o", program, "./cmd/overflowd")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	shipped := read(t, service+"overflowd.config")
+	enabled := strings.Replace(shipped, "option enabled '0'", "option enabled '1'", 1)
+	usual := strings.Replace(enabled, "#option email", "option email", 1)
+	const tail = " --state STATE --status RUN/status.sock"
+	up := "wan=eth1 wan6=eth1 lan=br-lan"
+
+	for _, test := range []struct {
+		name   string
+		router router
+		argv   string // behind the program, its words separated by a space
+		log    string
+		others map[string]string
+	}{
+		{name: "the shipped configuration starts nothing", router: router{config: shipped, networks: up, users: bothUsers}},
+		{name: "enabled without a contact", router: router{config: enabled, networks: up, users: bothUsers},
+			log: "daemon.err option send without a contact helps nobody: say who you are with --contact-email, --contact-identity, --contact-url or --asn"},
+		{name: "the three lines of the README", router: router{config: usual, networks: up, users: bothUsers},
+			argv: "--send udp --contact-email abuse@example.net --interface eth1:wan" + tail,
+			others: map[string]string{"user": "overflowd", "group": "overflowd", "capabilities": "/etc/capabilities/overflowd.json", "no_new_privs": "1", "respawn": "3600 5 0",
+				"env": "GOMEMLIMIT=12MiB GOGC=50", "rw": "STATE RUN", "file": "PROG", "term_timeout": "10", "stdout": "0", "stderr": "1"}},
+		{name: "the networks are not up yet", router: router{config: usual, users: bothUsers},
+			log: "daemon.notice waiting for the network wan wan6 to be up"},
+		{name: "one of the networks is up", router: router{config: usual, networks: "wan=pppoe-wan", users: bothUsers},
+			argv: "--send udp --contact-email abuse@example.net --interface pppoe-wan:wan" + tail,
+			log:  "daemon.notice waiting for the network wan6 to be up"},
+		{name: "without ujail the program becomes the user", router: router{config: usual, networks: up, users: bothUsers, noJail: true},
+			argv:   "--send udp --contact-email abuse@example.net --interface eth1:wan" + tail + " --user overflowd",
+			others: map[string]string{"user": "", "capabilities": "", "rw": ""}},
+		{name: "the user is missing", router: router{config: usual, networks: up, users: onlyNobody},
+			argv:   "--send udp --contact-email abuse@example.net --interface eth1:wan" + tail,
+			log:    "daemon.warn there is no user overflowd: running as nobody",
+			others: map[string]string{"user": "nobody", "group": "nogroup"}},
+		{name: "there is nobody to run as", router: router{config: usual, networks: up, users: onlyRoot},
+			log: "daemon.err there is neither a user overflowd nor nobody to run as"},
+		{name: "an option that validate_data refuses", router: router{config: strings.Replace(usual, "#option flows '8192'", "option flows '-3'", 1), bad: "general.flows", networks: up, users: bothUsers},
+			log: "daemon.err option general.flows=-3 is not valid, it is uinteger"},
+		{name: "an option of another section", router: router{config: strings.Replace(usual, "option role 'wan'", "option role 'dmz'", 1), bad: "wan.role", networks: up, users: bothUsers},
+			log: `daemon.err option wan.role=dmz is not valid, it is or("wan", "lan")`},
+		{name: "a rate that only the program refuses", router: router{config: strings.Replace(usual, "#option rate '1/1000000'", "option rate 'often'", 1), networks: up, users: bothUsers},
+			log: `daemon.err option rate "often" is not a chance above 0 and up to 1, as 0.000001 or 1/1000000`},
+		{name: "a number that only the program refuses", router: router{config: strings.Replace(usual, "#option max_exporters '32'", "option max_exporters '0'", 1), networks: up, users: bothUsers},
+			log: `daemon.err option max_exporters "0" is not a number from 1 to 100000`},
+		{name: "an exporter without an address", router: router{config: usual + "\nconfig exporter 'other'\n", networks: up, users: bothUsers},
+			log: "daemon.err the exporter section other has no option prefix"},
+		{name: "nothing to watch", router: router{config: strings.Replace(usual, "config interface 'wan'\n\toption enabled '1'", "config interface 'wan'\n\toption enabled '0'", 1), networks: up, users: bothUsers},
+			log: "daemon.err nothing to watch: enable an interface, an exporter or conntrack"},
+		{name: "hosts on the other side", router: router{config: strings.Replace(usual, "option role 'wan'", "option role 'lan'", 1), networks: up, users: bothUsers},
+			argv:   "--send udp --contact-email abuse@example.net --interface eth1:lan" + tail,
+			others: map[string]string{"capabilities": "/etc/capabilities/overflowd-nat.json"}},
+		{name: "all that can be set", router: router{networks: up, users: bothUsers, config: `
+			config overflowd 'general'
+				option enabled '1'
+				list send 'udp'
+				option rate '1/2000'
+				option log_tracers '1'
+				list private '10.0.0.0/8'
+				list private 'fd00::/8'
+				option flows '1000'
+				option thin 'auto'
+				option conntrack '1'
+				option nat '1'
+				option listen '::1'
+				option udpport '9995'
+				option max_exporters '7'
+				option memlimit '20'
+				option gc '100'
+			config interface 'one'
+				list network 'wan'
+				list device 'eth7'
+				list device 'eth8'
+			config interface 'two'
+				list network 'wan6'
+			config exporter 'three'
+				option prefix '192.0.2.0/24'
+				option sampling_interval '100'
+			config contact 'contact'
+				option email 'abuse@example.net'
+				option identity '` + odd + `'
+				option url 'https://example.net/?a=b&c=d'
+				option asn 'AS64496'
+			`},
+			argv: "--send udp --private 10.0.0.0/8 --private fd00::/8 --rate 1/2000 --flows 1000 --max-exporters 7 --contact-email abuse@example.net " +
+				"--contact-identity " + odd + " --contact-url https://example.net/?a=b&c=d --asn AS64496 " +
+				"--interface eth7 --interface eth8 --interface eth1 --exporter 192.0.2.0/24 --sampling-interval 192.0.2.0/24=100 --thin auto --udpport 9995 --listen ::1 --conntrack --nat" + tail,
+			others: map[string]string{"env": "GOMEMLIMIT=20MiB GOGC=100", "capabilities": "/etc/capabilities/overflowd-nat.json", "stdout": "1"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := start(t, program, test.router)
+			command := strings.Join(got["command"], " ")
+			if want := strings.TrimSuffix("PROG "+test.argv, " "); test.argv == "" && command != "" || test.argv != "" && command != want {
+				t.Errorf("(-want +got)\n%s", cmp.Diff(want, command))
+			}
+			if diff := cmp.Diff(test.log, strings.Join(got["log"], " ")); diff != "" {
+				t.Errorf("log (-want +got)\n%s", diff)
+			}
+			for name, want := range test.others {
+				if got := strings.Join(got[name], " "); got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+			for i, word := range got["command"] {
+				if word == "--contact-identity" && got["command"][i+1] != odd {
+					t.Errorf("the name became %q", got["command"][i+1])
+				}
+			}
+		})
+	}
+}
+
+// TestTriggers: what calls for a reload. Procd's shell library leaves no rule at all
+// where the array of them is opened twice.
+func TestTriggers(t *testing.T) {
+	got := start(t, "/bin/false", router{config: read(t, service+"overflowd.config"), users: bothUsers, function: "service_triggers"})
+	want := map[string][]string{
+		"trigger": {
+			"interface.*.up", "wan", "/etc/init.d/overflowd", "reload",
+			"interface.*.up", "wan6", "/etc/init.d/overflowd", "reload",
+		},
+		"reload":   {"overflowd"},
+		"validate": {"open", "close"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
