@@ -29,6 +29,19 @@ func each(t *testing.T, test func(t *testing.T, b *machine.Board)) {
 	}
 }
 
+// eachFlash runs a test on those of them that have a flash of their own. That of the
+// others is a disk, which the kernel writes to when it likes.
+func eachFlash(t *testing.T, test func(t *testing.T, b *machine.Board)) {
+	t.Helper()
+	each(t, func(t *testing.T, b *machine.Board) {
+		if b.Flash == "pflash" {
+			test(t, b)
+		} else {
+			t.Logf("not on %s, which has no NOR flash", b.Name)
+		}
+	})
+}
+
 // boards keeps what was built for one.
 var boards = map[string]*machine.Board{}
 

@@ -31,7 +31,7 @@ func TestInstructions(t *testing.T) {
 		key := "/etc/overflowd"
 		makeKey(t, m, one(t))
 		packets := func(n int) []byte {
-			b, err := os.ReadFile(recording(t, 50, n/50))
+			b, err := os.ReadFile(shortened(t, 50, n/50, 100))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -52,8 +52,8 @@ func TestInstructions(t *testing.T) {
 			}
 			return least, out
 		}
-		few, many := packets(1000), packets(5000)
-		exports, moreExports := exported(t, 50), exported(t, 850)
+		few, many := packets(1000), packets(51_000)
+		exports, moreExports := exported(t, 50), exported(t, 4050)
 		none := []string{"/usr/bin/overflowd", "--state", key, "--rate", "0.000000001", "-f", "/tmp/input"}
 		one := []string{"/usr/bin/overflowd", "--state", key, "--rate", "1", "-f", "/tmp/input"}
 		verify := []string{"/usr/bin/overflowd", "verify", "/tmp/input"}
@@ -70,10 +70,10 @@ func TestInstructions(t *testing.T) {
 		}
 		less, _ := run(few, none...)
 		more, _ := run(many, none...)
-		measure("packet", 4000, less, more)
+		measure("packet", 50_000, less, more)
 		less, _ = run(exports, none...)
 		more, _ = run(moreExports, none...)
-		measure("record", 800*30, less, more)
+		measure("record", 4000*30, less, more)
 		less, few20 := run(packets(50), one...)
 		more, all := run(packets(100), one...)
 		signed := bytes.Count(all, []byte("\n")) - bytes.Count(few20, []byte("\n"))

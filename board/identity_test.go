@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -61,11 +62,15 @@ func one(t testing.TB) []byte {
 	return b
 }
 
-// used boots a router once: the first time, JFFS2 writes to each block that it is empty.
+// used boots a router once: the first time, JFFS2 writes to each block that it is empty,
+// and something in /etc is changed. That moves the folder, which JFFS2 does not do in
+// one step: a power cut then leaves a folder that nobody can read.
 func used(t testing.TB, b *machine.Board, o machine.Options) {
 	t.Helper()
 	m := b.Start(t, o)
 	m.MountRoot(b)
+	m.Do(control.Request{Write: &control.Write{Path: machine.Root + "/etc/.booted"}})
+	time.Sleep(3 * time.Second) // for the thread that marks the blocks
 	m.Halt()
 }
 
@@ -76,7 +81,7 @@ const mostWritten = 8 << 10
 // with what was on the flash after each single write of that: a key whose making was
 // acknowledged is there, and never is there another that does not succeed it.
 func TestKeyOutlivesAPowerCutAtEveryWrite(t *testing.T) {
-	each(t, func(t *testing.T, b *machine.Board) {
+	eachFlash(t, func(t *testing.T, b *machine.Board) {
 		packets := one(t)
 		o := options(t, b, "overflowd-mini")
 		used(t, b, o)
@@ -219,7 +224,11 @@ func TestKeyOutlivesAFullFlashAndAReboot(t *testing.T) {
 		if keys := shown(t, m); len(keys) != 1 || keys[0] != first {
 			t.Errorf("after a rotation on a full flash the keys are %v; the first was %s", keys, first)
 		}
-		m.Cut()
+		if b.Flash == "pflash" {
+			m.Cut()
+		} else {
+			m.Halt()
+		}
 
 		m = b.Start(t, o)
 		m.MountRoot(b)
@@ -264,7 +273,7 @@ func TestKeyIsMadeOnUBIFS(t *testing.T) {
 
 // TestSteadyStateWritesNothingToTheFlash while the daemon watches, sends and is asked.
 func TestSteadyStateWritesNothingToTheFlash(t *testing.T) {
-	each(t, func(t *testing.T, b *machine.Board) {
+	eachFlash(t, func(t *testing.T, b *machine.Board) {
 		o := options(t, b, "overflowd-mini")
 		used(t, b, o)
 		o.FlashLog = filepath.Join(t.TempDir(), "log")

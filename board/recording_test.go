@@ -20,6 +20,16 @@ import (
 // far one, every second one of IPv6.
 func recording(t testing.TB, flows, packets int) string {
 	t.Helper()
+	return shortened(t, flows, packets, 1<<16)
+}
+
+// shortened returns one of which each packet was captured up to that length.
+func shortened(t testing.TB, flows, packets, length int) string {
+	t.Helper()
+	frames := make([][]byte, flows)
+	for i := range frames {
+		frames[i] = frame(t, i)
+	}
 	f, err := os.Create(filepath.Join(t.TempDir(), "pcap"))
 	if err != nil {
 		t.Fatal(err)
@@ -31,9 +41,9 @@ func recording(t testing.TB, flows, packets int) string {
 	}
 	at := time.Now().Add(-time.Minute)
 	for i := range flows * packets {
-		b := frame(t, i%flows)
+		b := frames[i%flows]
 		at = at.Add(time.Millisecond)
-		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: len(b), Length: len(b)}, b); err != nil {
+		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: min(length, len(b)), Length: len(b)}, b[:min(length, len(b))]); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -33,7 +33,9 @@ type Options struct {
 	Networks []Network
 	// ICount makes the guest's clock count instructions.
 	ICount bool
-	Date   string // of the clock when it boots, as 2026-01-01; now
+	// Date is that of the hardware's clock, as 1970-01-02, which is the guest's then;
+	// else the guest's is set.
+	Date string
 }
 
 // A Network is one that the guest has an interface in: the tap of that name is made in
@@ -149,7 +151,6 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 	m := &Machine{t: t, process: exec.Command(args[0], args[1:]...), console: new(console), conn: conn, done: make(chan error, 1)}
 	m.process.Stdout, m.process.Stderr, m.process.ExtraFiles = m.console, m.console, files
 	m.process.WaitDelay = time.Second
-	m.process.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	began := time.Now()
 	if err := m.process.Start(); err != nil {
 		return nil, err
@@ -176,7 +177,10 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 		return nil, fmt.Errorf("%w: %s", err, strings.Join(args, " "))
 	}
 	m.Boot = time.Since(began)
-	return m, nil
+	if o.Date == "" && !o.ICount { // no board's kernel asks the clock of the hardware
+		_, err = m.Ask(control.Request{Clock: time.Now().Unix()})
+	}
+	return m, err
 }
 
 // MAC returns the address of interface i.
