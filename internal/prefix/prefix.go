@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// Package prefix holds sets of address prefixes, of a few or of a million, that
+// tell in some ten steps and without an allocation whether an address is in them.
+//
+// A set is two sorted arrays of ranges that neither overlap nor touch: 8 bytes a
+// range of IPv4, 32 bytes one of IPv6. An index by the upper bits of IPv4 addresses
+// keeps a look-up in a long list within a cache line or two.
+package prefix
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+	"slices"
+
+	"github.com/overflowd/overflowd/internal/flow"
+)
+
+// A Set does not change once it is built, and is safe for concurrent use. The zero
+// value is empty.
+type Set struct {
+	v4    []range4
+	v6    []range6
+	shift uint8    // of an IPv4 address, to its place in the index
+	index []uint32 // the first range that ends in or behind the place
+}
+
+type range4 struct{ first, last uint32 }
+
+type range6 struct{ first, last uint128 }
+
+type uint128 struct{ hi, lo uint64 }
+
+func (a uint128) less(b uint128) bool { return a.hi < b.hi || a.hi == b.hi && a.lo < b.lo }
+
+// next returns the number after it, 0 after the last.
+func (a uint128) next() uint128 {
+	lo, carry := bits.Add64(a.lo, 1, 0)
+	return uint128{a.hi + carry, lo}
+}
+
+// prev returns the number before it.
+func (a uint128) prev() uint128 {
+	lo, borrow := bits.Sub64(a.lo, 1, 0)
+	return uint128{a.hi - borrow, lo}
+}
+
+// Contains tells whether an address, laid out as in flow.Key, is in the set. No
+// address of an unknown family is.
+func (s *Set) Contains(family flow.Family, a *[16]byte) bool {
+	switch family {
+	case flow.IPv4:
+		if len(s.v4) == 0 {
+			return false
+		}
+		return s.contains4(binary.BigEndian.Uint32(a[:]))
+	case flow.IPv6:
+		if len(s.v6) == 0 {
+			return false
+		}
+		return s.contains6(uint128{binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(a[8:])})
+	}
+	return false
+}
+
+func (s *Set) contains4(a uint32) bool {
+	low, high := uint32(0), uint32(len(s.v4))
+	if s.index != nil {
+		i := a >> s.shift
+		low, high = s.index[i], s.index[i+1]+1
+		if high > uint32(len(s.v4)) {
+			high = uint32(len(s.v4))
+		}
+	}
+	for low < high { // the first range that ends at a or behind it
+		m := (low + high) / 2
+		if s.v4[m].last < a {
+			low = m + 1
+		} else {
+			high = m
+		}
+	}
+	return low < uint32(len(s.v4)) && s.v4[low].first <= a
+}
+
+func (s *Set) contains6(a uint128) bool {
+	low, high := 0, len(s.v6)
+	for low < high {
+		m := int(uint(low+high) / 2)
+		if s.v6[m].last.less(a) {
+			low = m + 1
+		} else {
+			high = m
+		}
+	}
+	return low < len(s.v6) && !a.less(s.v6[low].first)
+}
+
+// Has tells whether the set has an address of the family.
+func (s *Set) Has(family flow.Family) bool {
+	return family == flow.IPv4 && len(s.v4) != 0 || family == flow.IPv6 && len(s.v6) != 0
+}
+
+// A Builder makes a set.
+type Builder struct{ set Set }
+
+// Add adds a prefix. One that is not valid is left out; an IPv4-mapped one is of
+// IPv6, as a flow.Key has it.
+func (b *Builder) Add(p netip.Prefix) {
+	if !p.IsValid() {
+		return
+	}
+	if a := p.Masked().Addr(); a.Is4() {
+		x := a.As4()
+		first := binary.BigEndian.Uint32(x[:])
+		b.set.v4 = append(b.set.v4, range4{first, first | uint32(1<<(32-p.Bits())-1)})
+	} else {
+		x := a.As16()
+		r := range6{first: uint128{binary.BigEndian.Uint64(x[:]), binary.BigEndian.Uint64(x[8:])}}
+		r.last = r.first
+		if p.Bits() < 64 {
+			r.last.hi |= 1<<(64-p.Bits()) - 1
+			r.last.lo = 1<<64 - 1
+		} else {
+			r.last.lo |= 1<<(128-p.Bits()) - 1
+		}
+		b.set.v6 = append(b.set.v6, r)
+	}
+}
+
+// AddSet adds all that another set has.
+func (b *Builder) AddSet(s *Set) {
+	b.set.v4 = append(b.set.v4, s.v4...)
+	b.set.v6 = append(b.set.v6, s.v6...)
+}
+
+// Set returns what was added. The builder is empty then.
+func (b *Builder) Set() *Set {
+	s := b.set
+	b.set = Set{}
+	s.merge()
+	if n := len(s.v4); n > 64 { // about 4 ranges a place
+		width := min(bits.Len(uint(n))-2, 18)
+		s.shift = uint8(32 - width)
+		s.index = make([]uint32, 1<<width+1)
+		r := 0
+		for i := range s.index {
+			for r < n && uint64(s.v4[r].last) < uint64(i)<<s.shift {
+				r++
+			}
+			s.index[i] = uint32(r)
+		}
+	}
+	return &s
+}
+
+// merge sorts, and joins what overlaps or touches.
+func (s *Set) merge() {
+	slices.SortFunc(s.v4, func(a, b range4) int { return cmp.Compare(a.first, b.first) })
+	n := 0
+	for _, r := range s.v4 {
+		if n > 0 && uint64(r.first) <= uint64(s.v4[n-1].last)+1 {
+			s.v4[n-1].last = max(s.v4[n-1].last, r.last)
+			continue
+		}
+		s.v4[n] = r
+		n++
+	}
+	s.v4 = slices.Clip(s.v4[:n])
+	slices.SortFunc(s.v6, func(a, b range6) int {
+		return cmp.Or(cmp.Compare(a.first.hi, b.first.hi), cmp.Compare(a.first.lo, b.first.lo))
+	})
+	n = 0
+	for _, r := range s.v6 {
+		if n > 0 {
+			if last := &s.v6[n-1].last; !last.less(r.first) || last.next() == r.first {
+				if last.less(r.last) {
+					*last = r.last
+				}
+				continue
+			}
+		}
+		s.v6[n] = r
+		n++
+	}
+	s.v6 = slices.Clip(s.v6[:n])
+}
+
+// Minus returns what is in the set and not in the other.
+func (s *Set) Minus(other *Set) *Set {
+	var b Builder
+	cut := other.v4
+	for _, r := range s.v4 {
+		for len(cut) > 0 && cut[0].last < r.first {
+			cut = cut[1:]
+		}
+		first, open := r.first, true
+		for _, c := range cut {
+			if c.first > r.last {
+				break
+			}
+			if c.first > first {
+				b.set.v4 = append(b.set.v4, range4{first, c.first - 1})
+			}
+			if open = c.last < r.last; !open {
+				break
+			}
+			first = c.last + 1
+		}
+		if open {
+			b.set.v4 = append(b.set.v4, range4{first, r.last})
+		}
+	}
+	cut6 := other.v6
+	for _, r := range s.v6 {
+		for len(cut6) > 0 && cut6[0].last.less(r.first) {
+			cut6 = cut6[1:]
+		}
+		first, open := r.first, true
+		for _, c := range cut6 {
+			if r.last.less(c.first) {
+				break
+			}
+			if first.less(c.first) {
+				b.set.v6 = append(b.set.v6, range6{first, c.first.prev()})
+			}
+			if open = c.last.less(r.last); !open {
+				break
+			}
+			first = c.last.next()
+		}
+		if open {
+			b.set.v6 = append(b.set.v6, range6{first, r.last})
+		}
+	}
+	return b.Set()
+}
