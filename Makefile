@@ -12,7 +12,7 @@ GCFLAGS := -gcflags=all=-l $(foreach p,$(INLINED),-gcflags=$(p)=)
 RELEASE := CGO_ENABLED=0 go build -trimpath -buildvcs=false $(GCFLAGS) -ldflags "-s -w $(LDFLAGS)"
 
 # The packages that bear a byte order also run as big-endian and little-endian mips.
-BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
+BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/prefix ./internal/routing ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
@@ -44,9 +44,9 @@ packages:
 lint:
 	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; exit 1; }
 	go vet ./...
-	go vet -tags mini ./cmd/... ./internal/daemon
+	go vet -tags mini ./cmd/... ./internal/daemon ./internal/routing
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
-	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/sender/... ./internal/source
+	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/routing ./internal/sender/... ./internal/source
 	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
 
 unit:
