@@ -27,37 +27,41 @@ func Parse(text string) (netip.Prefix, error) {
 	return p.Masked(), err
 }
 
-// ReadLines calls f for each line of a list that is not empty, without what stands
-// behind a #. Its error comes back with the number of the line, and ends it.
+// ReadLines calls f for each line of a list that is neither empty nor begins with a #.
+// Its error comes back with the number of the line, and ends it.
 func ReadLines(r io.Reader, f func(line []byte) error) error {
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, longestLine), longestLine)
-	n := 0
-	for s.Scan() {
-		n++
-		line, _, _ := bytes.Cut(s.Bytes(), []byte{'#'})
-		if line = bytes.TrimSpace(line); len(line) == 0 {
-			continue
+	b := bufio.NewReaderSize(r, longestLine)
+	for n := 1; ; n++ {
+		line, end := b.ReadSlice('\n')
+		if end == bufio.ErrBufferFull {
+			return fmt.Errorf("line %d is longer than %d bytes", n, longestLine)
 		}
-		if err := f(line); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
+		if end != nil && end != io.EOF {
+			return end
+		}
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+			if err := f(line); err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
+			}
+		}
+		if end != nil {
+			return nil
 		}
 	}
-	if errors.Is(s.Err(), bufio.ErrTooLong) {
-		return fmt.Errorf("line %d is longer than %d bytes", n+1, longestLine)
-	}
-	return s.Err()
 }
 
+// ends are what a prefix in a list may end with.
+const ends = " \t;,#"
+
 // ReadList reads a list of prefixes: one a line, at its beginning; what follows
-// behind a space, a comma, a semicolon or a # is a comment. It returns how many there are. The error
-// is ErrMany if they are more than most, and names a line that is no prefix. Memory
-// depends on most only, not on the size of the list.
+// behind a space, a comma, a semicolon or a # is a comment. It returns how many there
+// are. The error is ErrMany if they are more than most, and names a line that is no
+// prefix. Memory depends on most only, not on the size of the list.
 func ReadList(r io.Reader, most int) (*Set, int, error) {
 	var b Builder
 	n := 0
 	err := ReadLines(r, func(line []byte) error {
-		if i := bytes.IndexAny(line, " \t;,"); i >= 0 {
+		if i := bytes.IndexAny(line, ends); i >= 0 {
 			line = line[:i]
 		}
 		if len(line) == 0 {
@@ -76,5 +80,7 @@ func ReadList(r io.Reader, most int) (*Set, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	return b.Set(), n, nil
+	s := b.Set()
+	s.makeSieve()
+	return s, n, nil
 }

@@ -9,11 +9,10 @@
 package prefix
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
-	"slices"
+	"sort"
 
 	"github.com/overflowd/overflowd/internal/flow"
 )
@@ -25,6 +24,9 @@ type Set struct {
 	v6    []range6
 	shift uint8    // of an IPv4 address, to its place in the index
 	index []uint32 // the first range that ends in or behind the place
+	// sieve has a bit for each 16 bits that an address of the set may have, the first
+	// ones of IPv4, or the second ones of IPv6; nil: any.
+	sieve *[1024]uint64
 }
 
 type range4 struct{ first, last uint32 }
@@ -98,6 +100,36 @@ func (s *Set) contains6(a uint128) bool {
 	return low < len(s.v6) && !a.less(s.v6[low].first)
 }
 
+// May tells of an address, in a few instructions, whether it may be in the set. Most
+// that are not in a set with a sieve may not.
+func (s *Set) May(family flow.Family, a *[16]byte) bool {
+	i := uint16(a[0])<<8 | uint16(a[1])
+	if family != flow.IPv4 {
+		i = uint16(a[2])<<8 | uint16(a[3])
+	}
+	return s.sieve == nil || s.sieve[i/64]>>(i%64)&1 != 0
+}
+
+// makeSieve makes the sieve, of 8 kB.
+func (s *Set) makeSieve() {
+	s.sieve = new([1024]uint64)
+	mark := func(first, last uint32) {
+		if last-first > 0xffff { // it goes around
+			first, last = 0, 0xffff
+		}
+		for n := range last - first + 1 {
+			i := (first + n) & 0xffff
+			s.sieve[i/64] |= 1 << (i % 64)
+		}
+	}
+	for _, r := range s.v4 {
+		mark(r.first>>16, r.last>>16)
+	}
+	for _, r := range s.v6 {
+		mark(uint32(r.first.hi>>32), uint32(r.last.hi>>32))
+	}
+}
+
 // Has tells whether the set has an address of the family.
 func (s *Set) Has(family flow.Family) bool {
 	return family == flow.IPv4 && len(s.v4) != 0 || family == flow.IPv6 && len(s.v6) != 0
@@ -158,7 +190,7 @@ func (b *Builder) Set() *Set {
 
 // merge sorts, and joins what overlaps or touches.
 func (s *Set) merge() {
-	slices.SortFunc(s.v4, func(a, b range4) int { return cmp.Compare(a.first, b.first) })
+	sort.Sort(by4(s.v4))
 	n := 0
 	for _, r := range s.v4 {
 		if n > 0 && uint64(r.first) <= uint64(s.v4[n-1].last)+1 {
@@ -168,10 +200,8 @@ func (s *Set) merge() {
 		s.v4[n] = r
 		n++
 	}
-	s.v4 = slices.Clip(s.v4[:n])
-	slices.SortFunc(s.v6, func(a, b range6) int {
-		return cmp.Or(cmp.Compare(a.first.hi, b.first.hi), cmp.Compare(a.first.lo, b.first.lo))
-	})
+	s.v4 = append(make([]range4, 0, n), s.v4[:n]...) // and no more memory than that
+	sort.Sort(by6(s.v6))
 	n = 0
 	for _, r := range s.v6 {
 		if n > 0 {
@@ -185,8 +215,22 @@ func (s *Set) merge() {
 		s.v6[n] = r
 		n++
 	}
-	s.v6 = slices.Clip(s.v6[:n])
+	s.v6 = append(make([]range6, 0, n), s.v6[:n]...)
 }
+
+// Package sort is in the program already: a generic function would be once more for
+// each type, 12 kB of a router's flash.
+type by4 []range4
+
+func (r by4) Len() int           { return len(r) }
+func (r by4) Less(i, j int) bool { return r[i].first < r[j].first }
+func (r by4) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
+
+type by6 []range6
+
+func (r by6) Len() int           { return len(r) }
+func (r by6) Less(i, j int) bool { return r[i].first.less(r[j].first) }
+func (r by6) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
 
 // Minus returns what is in the set and not in the other.
 func (s *Set) Minus(other *Set) *Set {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/prefix"
 )
 
 // Reason why an end of a flow is not told, or Allowed.
@@ -148,6 +149,33 @@ func (o own) has(a netip.Addr) bool {
 	}
 	_, ok := o[a]
 	return ok
+}
+
+// Special returns the addresses that the registries give to no network on the Internet
+// and that the owner did not open, multicast among them. Of those whose standing they
+// leave open, as 6to4, there are none.
+func (p *Policy) Special() *prefix.Set {
+	set := &prefix.Set{}
+	for bits := range 129 { // the most specific one decides
+		for _, b := range p.registry {
+			if b.prefix.Bits() != bits {
+				continue
+			}
+			var one prefix.Builder
+			one.Add(b.prefix)
+			if b.reach == yes || b.reach == na {
+				set = set.Minus(one.Set())
+			} else {
+				one.AddSet(set)
+				set = one.Set()
+			}
+		}
+	}
+	var private prefix.Builder
+	for _, n := range p.private {
+		private.Add(n)
+	}
+	return set.Minus(private.Set())
 }
 
 // Reachable tells whether an address may be named: a packet to it goes to one host
