@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -194,21 +195,22 @@ func (c *Conn) request(kind, flags uint16, payload []byte, f func(*message) erro
 // The error is EAGAIN if there is none.
 func receive(fd int, buffer []byte, wait int) ([]byte, error) {
 	for {
-		n, from, err := unix.Recvfrom(fd, buffer, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+		var from unix.RawSockaddrNetlink
+		size := uint32(unix.SizeofSockaddrNetlink)
+		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&buffer[0])), uintptr(len(buffer)),
+			unix.MSG_DONTWAIT|unix.MSG_TRUNC, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
 		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN && wait > 0:
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN && wait > 0:
 			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, wait); n == 0 && err == nil {
-				return nil, fmt.Errorf("no answer: %w", unix.ETIMEDOUT)
+				return nil, unix.ETIMEDOUT
 			}
-		case err != nil:
-			return nil, err
-		case n > len(buffer):
+		case errno != 0:
+			return nil, errno
+		case n > uintptr(len(buffer)):
 			return nil, unix.EMSGSIZE
-		default:
-			if a, ok := from.(*unix.SockaddrNetlink); ok && a.Pid == 0 { // of the kernel, not of another process
-				return buffer[:n], nil
-			}
+		case from.Pid == 0: // of the kernel, not of another process
+			return buffer[:n], nil
 		}
 	}
 }

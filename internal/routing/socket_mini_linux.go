@@ -44,7 +44,8 @@ func (s *socket) send(kind, flags uint16, payload []byte) (sequence uint32, err 
 	binary.NativeEndian.PutUint16(b[4:], kind)
 	binary.NativeEndian.PutUint16(b[6:], flags)
 	binary.NativeEndian.PutUint32(b[8:], s.sequence)
-	return s.sequence, unix.Sendto(s.fd, append(b, payload...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	_, err = unix.Write(s.fd, append(b, payload...)) // to the kernel, as the socket is not connected
+	return s.sequence, err
 }
 
 func (s *socket) receive(buffer []byte, wait int) ([]byte, error) { return receive(s.fd, buffer, wait) }
