@@ -5,7 +5,7 @@ LDFLAGS := -X main.version=$(VERSION)
 # Inlining pays where packets and records pass, and where keys are computed, and
 # makes some of the smallest functions smaller. Without it, all else is 200 kB less
 # on mips, a twentieth of what is in the flash.
-INLINED := $(addprefix github.com/overflowd/overflowd/internal/,capture flow flowtable lru netflow packet pcapfile prefix selector sflow source) \
+INLINED := $(addprefix github.com/overflowd/overflowd/internal/,capture evidence flow flowtable lru netflow packet pcapfile prefix selector sflow source) \
 	$(addprefix crypto/internal/fips140,/aes/... /edwards25519/... /sha3 /sha512 deps/byteorder) \
 	encoding/binary internal/byteorder sync/atomic
 GCFLAGS := -gcflags=all=-l $(foreach p,$(INLINED),-gcflags=$(p)=)
