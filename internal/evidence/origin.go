@@ -72,6 +72,7 @@ type Origins struct {
 	places  map[at]bool // our own addresses, each as a prefix, at interfaces
 	stale   bool
 	tried   time.Time
+	took    time.Duration
 	inside  map[uint32]bool // interfaces whose addresses are ours
 	former  map[at]time.Time
 	crowded bool // there were more prefixes than are kept
@@ -119,8 +120,9 @@ const (
 	remembered = 2 * time.Hour
 	// maxPrefixes are kept of all interfaces. Those beyond are looked up.
 	maxPrefixes = 4096
-	// refreshing is the least time between two dumps of the kernel's tables.
-	refreshing = 100 * time.Millisecond
+	// refreshing bounds the share of the time that reading the kernel's tables takes:
+	// there are so many times as long between two of them. Meanwhile nothing is known.
+	refreshing = 10
 )
 
 // NewOrigins returns what is known by configuration only, if conn is nil.
@@ -144,13 +146,15 @@ func (x *Origins) Refresh() {
 	if x.conn.Changed(x.concerns) {
 		x.stale = true
 	}
-	if !x.stale || time.Since(x.tried) < refreshing {
+	if !x.stale || time.Since(x.tried) < refreshing*x.took {
 		return
 	}
-	x.tried = time.Now()
+	began := time.Now()
 	if x.failure = x.read(); x.failure == nil {
 		x.stale = false
 	}
+	x.tried = time.Now()
+	x.took = x.tried.Sub(began)
 }
 
 // concerns tells whether a route that came or went may change a verdict: routes to
