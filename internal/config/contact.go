@@ -15,6 +15,12 @@ import (
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
+// A ContactFor is who answers for a part of the network.
+type ContactFor struct {
+	Prefix  netip.Prefix
+	Contact tracer.Contact
+}
+
 func (r *raw) contact(c *tracer.Contact) error {
 	if err := fillContact(c, "--contact-", r.email, r.identity, r.url, r.role, r.asn); err != nil {
 		return err

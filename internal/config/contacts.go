@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 
+//go:build !mini
+
 package config
 
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"sort"
 	"strings"
@@ -13,12 +14,6 @@ import (
 	"github.com/overflowd/overflowd/internal/prefix"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
-
-// A ContactFor is who answers for a part of the network.
-type ContactFor struct {
-	Prefix  netip.Prefix
-	Contact tracer.Contact
-}
 
 // maxContacts in a file.
 const maxContacts = 100_000

@@ -18,6 +18,9 @@ import (
 // netlink is 130 kB of a router's flash and memory.
 type tracked = source.Conntrack
 
+// mini: this is the smallest build.
+const mini = false
+
 // Check returns an error if this build cannot do what the configuration says.
 func Check(*config.Config) error { return nil }
 

@@ -15,6 +15,9 @@ import (
 	"github.com/overflowd/overflowd/internal/source"
 )
 
+// mini: this is the smallest build.
+const mini = true
+
 var errMini = errors.New("this smallest build cannot ask connection tracking")
 
 // tracked is never made.
