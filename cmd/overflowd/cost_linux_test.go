@@ -148,7 +148,7 @@ func TestBudgetOfInstructions(t *testing.T) {
 		records int // of it
 		bar     float64
 	}{
-		{"NetFlow v5", exportV5(), 30, 175},
+		{"NetFlow v5", exportV5(), 30, 180},
 		{"NetFlow v9", exportTemplates(9), 22, 500},
 		{"IPFIX", exportTemplates(10), 22, 500},
 		{"sFlow", exportSFlow(), 7, 950},

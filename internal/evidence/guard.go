@@ -26,7 +26,7 @@ func (g *Guard) check(k *flow.Key) Reasons {
 		if g.ours.Contains(k.Family, &k.Src) {
 			return Spoofed
 		}
-		if g.special.Contains(k.Family, &k.Src) {
+		if g.special.May(k.Family, &k.Src) && g.special.Contains(k.Family, &k.Src) {
 			return Special
 		}
 	case (k.Family == flow.IPv4 && g.serves4 || k.Family == flow.IPv6 && g.serves6) && !g.allowed.Contains(k.Family, &k.Src):

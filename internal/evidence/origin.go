@@ -295,7 +295,7 @@ func (x *Origins) build(sites map[uint32]*site, upstream map[uint32]bool, routes
 			}
 		}
 		if s.role == WAN {
-			s.guard = &Guard{ours: all.Minus(free), special: x.o.Special.Minus(near.Set()).Minus(free)}
+			s.guard = &Guard{ours: all.Minus(free), special: x.o.Special.Minus(near.Set()).Minus(free).Sieved()}
 			guards[i] = s.guard
 			continue
 		}

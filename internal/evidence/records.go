@@ -5,11 +5,11 @@ package evidence
 import "github.com/overflowd/overflowd/internal/flow"
 
 // Record returns the reasons to suspect a flow that an exporter or connection
-// tracking tells of, at a time in ms since the Unix epoch. The guard is that of the
+// tracking tells of, and which stands for so many packets, at a time in ms since the Unix epoch. The guard is that of the
 // interface where the packets came in, or nil. Records tell of one direction, late and
 // in any order: whether somebody asked for an answer they do not tell. It does not
 // allocate.
-func (d *Detector) Record(g *Guard, r *flow.Record, now int64) (s Reasons) {
+func (d *Detector) Record(g *Guard, r *flow.Record, packets uint64, now int64) (s Reasons) {
 	if g != nil {
 		s = g.check(&r.Key)
 	}
@@ -19,17 +19,18 @@ func (d *Detector) Record(g *Guard, r *flow.Record, now int64) (s Reasons) {
 	if r.Protocol == protoTCP && r.Known&flow.HasTCPFlags != 0 && r.TCPFlags&^0xc0 == syn {
 		s |= d.opened(r, now)
 	}
-	if limit := uint64(d.o.Limit); limit != 0 && r.Known&(flow.HasStart|flow.HasEnd) == flow.HasStart|flow.HasEnd {
-		packets := r.Packets
-		if n := uint64(r.Interval); n > 1 {
-			packets = min(packets, 1<<32) * n
-		}
-		// Whole seconds, rounded up: a flow that was short is not fast for that.
-		if packets >= limit && r.End >= r.Start && min(packets, 1<<48)*1000 >= limit*uint64(min(max(r.End-r.Start, 1000), 1<<32)) {
-			s |= Rate
-		}
+	if packets >= uint64(d.o.Limit) && d.tooMany(r, packets) {
+		s |= Rate
 	}
 	return s
+}
+
+// tooMany tells whether a record is of more packets a second than the limit. One that
+// took less than a second is not fast for that.
+func (d *Detector) tooMany(r *flow.Record, packets uint64) bool {
+	const times = flow.HasStart | flow.HasEnd
+	return d.o.Limit != 0 && r.Known&times == times && r.End >= r.Start &&
+		min(packets, 1<<48)*1000 >= uint64(d.o.Limit)*uint64(min(max(r.End-r.Start, 1000), 1<<32))
 }
 
 // opened counts a flow of which nothing but SYN came.

@@ -80,7 +80,5 @@ func ReadList(r io.Reader, most int) (*Set, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	s := b.Set()
-	s.makeSieve()
-	return s, n, nil
+	return b.Set().Sieved(), n, nil
 }

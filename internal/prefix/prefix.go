@@ -110,8 +110,8 @@ func (s *Set) May(family flow.Family, a *[16]byte) bool {
 	return s.sieve == nil || s.sieve[i/64]>>(i%64)&1 != 0
 }
 
-// makeSieve makes the sieve, of 8 kB.
-func (s *Set) makeSieve() {
+// Sieved returns the set with a sieve, of 8 kB. The set must not be in use.
+func (s *Set) Sieved() *Set {
 	s.sieve = new([1024]uint64)
 	mark := func(first, last uint32) {
 		if last-first > 0xffff { // it goes around
@@ -128,6 +128,7 @@ func (s *Set) makeSieve() {
 	for _, r := range s.v6 {
 		mark(uint32(r.first.hi>>32), uint32(r.last.hi>>32))
 	}
+	return s
 }
 
 // Has tells whether the set has an address of the family.

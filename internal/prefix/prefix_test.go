@@ -72,8 +72,7 @@ func TestASetIsWhatItsPrefixesAre(t *testing.T) {
 				prefixes[i] = append(prefixes[i], p)
 				b.Add(p)
 			}
-			sets[i] = b.Set()
-			sets[i].makeSieve()
+			sets[i] = b.Set().Sieved()
 		}
 		in := func(i int, a netip.Addr) bool {
 			for _, p := range prefixes[i] {

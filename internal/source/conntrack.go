@@ -267,7 +267,7 @@ func (c *Conntrack) suspect(key *flow.Key, packets, bytes uint64, now int64) evi
 	}
 	c.o.Detector.Sync()
 	return c.o.Detector.Record(nil, &flow.Record{Key: *key, Known: flow.HasPackets | flow.HasStart | flow.HasEnd,
-		Packets: packets, Bytes: bytes, Start: now - period.Milliseconds(), End: now}, now)
+		Packets: packets, Bytes: bytes, Start: now - period.Milliseconds(), End: now}, packets, now)
 }
 
 // aside tells whether a flow is none of the network's: within this host, or one of

@@ -162,24 +162,30 @@ func (f *Feed) record(r *flow.Record) {
 		f.packets += min(packets, most)
 		f.bytes += min(bytes, most)
 	}
-	var s evidence.Reasons
-	if d := f.o.Detector; d != nil {
-		s = d.Record(f.guard(r), r, f.now)
+	if f.o.Detector != nil {
+		var guard *evidence.Guard // of the interface where the packets came in
+		for _, i := range f.interfaces {
+			if i.Index == r.Ingress && r.Known&flow.HasIngress != 0 {
+				guard = i.Guard()
+				break
+			}
+		}
+		if s := f.o.Detector.Record(guard, r, packets, f.now); s != 0 {
+			if k := f.o.Draw.selectors[1].Take(packets); k != 0 {
+				f.selected(r, k, s)
+			}
+			return
+		}
 	}
-	if k := f.o.Draw.selectors[of(s)].Take(packets); k != 0 {
-		f.flush() // what the sender may spend must not lag behind the hit
-		f.hit(Hit{Record: *r, Selected: k, Rate: f.o.Draw.rates[of(s)], Suspicion: s, Exporter: f.from})
+	if k := f.o.Draw.selectors[0].Take(packets); k != 0 {
+		f.selected(r, k, 0)
 	}
 }
 
-// guard returns that of the interface where the packets of a record came in, or nil.
-func (f *Feed) guard(r *flow.Record) *evidence.Guard {
-	for _, i := range f.interfaces {
-		if r.Known&flow.HasIngress != 0 && i.Index == r.Ingress {
-			return i.Guard()
-		}
-	}
-	return nil
+// selected hands over a record of which packets were chosen.
+func (f *Feed) selected(r *flow.Record, k uint64, s evidence.Reasons) {
+	f.flush() // what the sender may spend must not lag behind the hit
+	f.hit(Hit{Record: *r, Selected: k, Rate: f.o.Draw.rates[of(s)], Suspicion: s, Exporter: f.from})
 }
 
 // most is the largest count of a record that is added up, so that those of one

@@ -79,7 +79,7 @@ func (w *Watch) see(v *view, data []byte, length uint32, time int64, tag uint32)
 		}
 		measure(p, data, length, uint16(tag))
 	}
-	if p.Protocol == protoICMP || p.Protocol == protoICMPv6 {
+	if w.detector != nil && (p.Protocol == protoICMP || p.Protocol == protoICMPv6) {
 		w.quoted[w.n], _ = packet.Quoted(v.link, data)
 	}
 	if w.gather {
@@ -94,14 +94,16 @@ func (w *Watch) see(v *view, data []byte, length uint32, time int64, tag uint32)
 	w.seen += uint64(p.Count)
 	w.bytes += p.Bytes
 	e := w.table.Add(p)
-	which := 0
+	s := v.draw.selectors[0]
 	if w.detector != nil {
 		w.turn++
 		w.suspect(v, p, e, &w.quoted[0], w.turn%evidence.SampleRate == 0)
-		which = of(evidence.Of(e.Suspicion))
+		if evidence.Of(e.Suspicion) != 0 {
+			s = v.draw.selectors[1]
+		}
 	}
-	if k := v.draw.selectors[which].Take(uint64(p.Count)); k != 0 {
-		w.selected(v, e, k, which)
+	if k := s.Take(uint64(p.Count)); k != 0 {
+		w.selected(v, e, k)
 	}
 }
 
@@ -135,26 +137,29 @@ func (w *Watch) settle() {
 		w.seen += uint64(p.Count)
 		w.bytes += p.Bytes
 		e := w.table.Add(p)
-		which := 0
+		s := v.draw.selectors[0]
 		if w.detector != nil {
 			if evidence.Pending(e.Suspicion) || i == w.turn {
 				w.suspect(v, p, e, &w.quoted[i], i == w.turn)
 			}
-			which = of(evidence.Of(e.Suspicion))
+			if evidence.Of(e.Suspicion) != 0 {
+				s = v.draw.selectors[1]
+			}
 		}
-		if k := v.draw.selectors[which].Take(uint64(p.Count)); k != 0 {
-			w.selected(v, e, k, which)
+		if k := s.Take(uint64(p.Count)); k != 0 {
+			w.selected(v, e, k)
 		}
 	}
 }
 
 // selected hands over a flow of which packets were chosen.
-func (w *Watch) selected(v *view, e *flowtable.Entry, k uint64, which int) {
+func (w *Watch) selected(v *view, e *flowtable.Entry, k uint64) {
 	w.publish(v) // what the sender may spend must not lag behind the hit
 	r := v.record
 	e.Fill(&r)
 	r.Interval = v.thin
-	w.hit(Hit{Record: r, Selected: k, Rate: v.draw.rates[which], Suspicion: evidence.Of(e.Suspicion)})
+	s := evidence.Of(e.Suspicion)
+	w.hit(Hit{Record: r, Selected: k, Rate: v.draw.rates[of(s)], Suspicion: s})
 }
 
 // measure counts the bytes that the header does not tell, and the packets that

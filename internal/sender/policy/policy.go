@@ -175,7 +175,7 @@ func (p *Policy) Special() *prefix.Set {
 	for _, n := range p.private {
 		private.Add(n)
 	}
-	return set.Minus(private.Set())
+	return set.Minus(private.Set()).Sieved()
 }
 
 // Reachable tells whether an address may be named: a packet to it goes to one host
