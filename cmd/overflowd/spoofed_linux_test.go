@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -223,5 +225,26 @@ func TestWhoIsSpoofed(t *testing.T) {
 	cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v: %s", err, stderr.String())
+	}
+}
+
+// TestRecordedTrafficIsHardlySuspected: two recorded exports of real networks, of which
+// no attack is known.
+func TestRecordedTrafficIsHardlySuspected(t *testing.T) {
+	dir := os.Getenv("OVERFLOWD_CAPTURES")
+	if dir == "" {
+		t.Skip("OVERFLOWD_CAPTURES names no folder of recorded exports")
+	}
+	program := buildRelease(t)
+	for name, least := range map[string]int{"netflow_4M.pcap": 70_000, "sflow.pcap": 5_000} {
+		out, err := exec.Command(program, "-f", filepath.Join(dir, name), "-r", "1", "--state", t.TempDir()).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, suspected := bytes.Count(out, []byte("\n")), bytes.Count(out, []byte(`"class":"SUSPICIOUS"`))
+		t.Logf("%s: %d of %d records are suspected", name, suspected, all)
+		if all < least || suspected > all/1000 {
+			t.Errorf("%s: %d of %d records are suspected", name, suspected, all)
+		}
 	}
 }

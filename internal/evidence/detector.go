@@ -146,14 +146,14 @@ func (d *Detector) Look(g *Guard, t *flowtable.Table, p *flowtable.Packets, e *f
 		d.goOn(p, e)
 		return
 	}
-	if w := uint16(p.Time >> windowBits); w != d.window || d.started == 0 {
+	if uint16(p.Time>>windowBits) != d.window || d.started == 0 {
 		d.turn(p.Time)
 	}
 	s := uint16(judged)
 	if g != nil {
 		s |= uint16(g.check(&p.Key))
 	}
-	if l := d.list; l != nil && (l.May(p.Family, &p.Src) && l.Contains(p.Family, &p.Src) || l.May(p.Family, &p.Dst) && l.Contains(p.Family, &p.Dst)) {
+	if l := d.list; l != nil && l.MayEither(&p.Key) && l.HasEither(&p.Key) {
 		s |= uint16(Listed)
 	}
 	if !thinned && p.Known&flow.HasPorts != 0 {

@@ -13,7 +13,7 @@ func (d *Detector) Record(g *Guard, r *flow.Record, packets uint64, now int64) (
 	if g != nil {
 		s = g.check(&r.Key)
 	}
-	if l := d.list; l != nil && (l.May(r.Family, &r.Src) && l.Contains(r.Family, &r.Src) || l.May(r.Family, &r.Dst) && l.Contains(r.Family, &r.Dst)) {
+	if l := d.list; l != nil && l.MayEither(&r.Key) && l.HasEither(&r.Key) {
 		s |= Listed
 	}
 	if r.Protocol == protoTCP && r.Known&flow.HasTCPFlags != 0 && r.TCPFlags&^0xc0 == syn {

@@ -100,6 +100,24 @@ func (s *Set) contains6(a uint128) bool {
 	return low < len(s.v6) && !a.less(s.v6[low].first)
 }
 
+// MayEither tells of both ends of a flow whether one may be in the set, as May does.
+func (s *Set) MayEither(k *flow.Key) bool {
+	v := s.sieve
+	if v == nil {
+		return true
+	}
+	i, j := binary.BigEndian.Uint16(k.Src[:]), binary.BigEndian.Uint16(k.Dst[:])
+	if k.Family != flow.IPv4 {
+		i, j = binary.BigEndian.Uint16(k.Src[2:]), binary.BigEndian.Uint16(k.Dst[2:])
+	}
+	return (v[i/64]>>(i%64)|v[j/64]>>(j%64))&1 != 0
+}
+
+// HasEither tells whether an end of a flow is in the set.
+func (s *Set) HasEither(k *flow.Key) bool {
+	return s.Contains(k.Family, &k.Src) || s.Contains(k.Family, &k.Dst)
+}
+
 // May tells of an address, in a few instructions, whether it may be in the set. Most
 // that are not in a set with a sieve may not.
 func (s *Set) May(family flow.Family, a *[16]byte) bool {

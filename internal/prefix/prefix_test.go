@@ -92,6 +92,14 @@ func TestASetIsWhatItsPrefixesAre(t *testing.T) {
 				continue
 			}
 			for i, s := range sets {
+				k := flow.Key{Family: flow.IPv6}
+				if a.Is4() {
+					k.Family = flow.IPv4
+				}
+				copy(k.Dst[:], a.AsSlice())
+				if s.HasEither(&k) && !s.MayEither(&k) || in(i, a) && !s.HasEither(&k) {
+					t.Fatalf("%v as an end falls through the sieve of %v", a, prefixes[i])
+				}
 				if !s.mayOf(a) && in(i, a) {
 					t.Fatalf("%v falls through the sieve of %v", a, prefixes[i])
 				}

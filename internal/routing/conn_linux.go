@@ -17,7 +17,6 @@ import (
 type Conn struct {
 	ask, hear *socket
 	buffer    []byte
-	hears     bool // it hears of changes
 }
 
 // Size of the receive buffer: the kernel never puts more of a dump into a datagram.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/overflowd/overflowd/internal/capture"
 	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/prefix"
@@ -202,5 +203,22 @@ func BenchmarkSuspicion(b *testing.B) {
 			b.ReportMetric(float64(on)/float64(b.N), "ns/on")
 			b.ReportMetric(float64(on)/float64(off), "ratio")
 		})
+	}
+}
+
+// TestTheRateThatIsToldIsThatOfThinnedPackets: of suspected flows no more can be
+// selected than are captured.
+func TestTheRateThatIsToldIsThatOfThinnedPackets(t *testing.T) {
+	for _, thin := range []uint32{1, 50, 10_000, 1_000_000} {
+		c := &Capture{Watch: NewWatch(context.Background(), Sink{}, 8, nil), o: Capturing{Rate: 1e-6, Boosted: 1e-3}}
+		tap := &tap{}
+		var err error
+		if tap.in.draw, err = NewDraw(1e-6, 1e-3, selector.New); err != nil {
+			t.Fatal(err)
+		}
+		c.scale(tap, thin)
+		if want := min(1e-3, capture.Chance(thin)); tap.out.draw.rates != [2]float64{1e-6, want} || want > 1/float64(thin)*1.01 {
+			t.Errorf("1 in %d: %v, want %v", thin, tap.out.draw.rates, want)
+		}
 	}
 }

@@ -18,7 +18,7 @@ type Watch struct {
 	outlet
 	table    *flowtable.Table
 	detector *evidence.Detector // nil: nothing is suspected
-	turn     int                // which of the packets at hand is looked at for the rate
+	turn     int                // which of the packets at hand is the sample for the rate
 
 	// Packets at hand: one, or as many as may gather, whose entries in the table
 	// are touched meanwhile.
@@ -96,25 +96,18 @@ func (w *Watch) see(v *view, data []byte, length uint32, time int64, tag uint32)
 	e := w.table.Add(p)
 	s := v.draw.selectors[0]
 	if w.detector != nil {
-		w.turn++
-		w.suspect(v, p, e, &w.quoted[0], w.turn%evidence.SampleRate == 0)
+		if evidence.Pending(e.Suspicion) {
+			w.detector.Look(v.guard, w.table, p, e, &w.quoted[0], v.thin > 1)
+		}
+		if w.turn++; w.turn%evidence.SampleRate == 0 {
+			w.detector.Sample(p, e, v.thin)
+		}
 		if evidence.Of(e.Suspicion) != 0 {
 			s = v.draw.selectors[1]
 		}
 	}
 	if k := s.Take(uint64(p.Count)); k != 0 {
 		w.selected(v, e, k)
-	}
-}
-
-// suspect looks at a packet that the table has counted. One of SampleRate is a sample,
-// for the rate of packets.
-func (w *Watch) suspect(v *view, p *flowtable.Packets, e *flowtable.Entry, quoted *flow.Key, sample bool) {
-	if evidence.Pending(e.Suspicion) {
-		w.detector.Look(v.guard, w.table, p, e, quoted, v.thin > 1)
-	}
-	if sample {
-		w.detector.Sample(p, e, v.thin)
 	}
 }
 
@@ -139,8 +132,11 @@ func (w *Watch) settle() {
 		e := w.table.Add(p)
 		s := v.draw.selectors[0]
 		if w.detector != nil {
-			if evidence.Pending(e.Suspicion) || i == w.turn {
-				w.suspect(v, p, e, &w.quoted[i], i == w.turn)
+			if evidence.Pending(e.Suspicion) {
+				w.detector.Look(v.guard, w.table, p, e, &w.quoted[i], v.thin > 1)
+			}
+			if i == w.turn {
+				w.detector.Sample(p, e, v.thin)
 			}
 			if evidence.Of(e.Suspicion) != 0 {
 				s = v.draw.selectors[1]
