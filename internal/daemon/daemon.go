@@ -183,7 +183,7 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) error {
 			return err
 		}
 		d.feed = source.NewFeed(ctx, source.Options{Draw: draw, Sink: sink, Exporters: c.Remember, Intervals: c.Intervals,
-			Detector: d.newDetector(1, false), Interfaces: d.known.exported})
+			Detector: d.newDetector(0, false), Interfaces: d.known.exported})
 	}
 	if c.PcapFile != "" || len(c.Interfaces) > 0 {
 		d.watch = source.NewWatch(ctx, sink, c.Flows, d.newDetector(c.Flows, c.PcapFile == ""))

@@ -36,7 +36,10 @@ type known struct {
 
 // openEvidence opens what tells more of flows.
 func (d *daemon) openEvidence() error {
-	c, special := d.config, d.policy.Special()
+	c, special := d.config, &prefix.Set{}
+	if len(c.Interfaces) > 0 || len(c.Exported) > 0 {
+		special = d.policy.Special()
+	}
 	d.known.exported = c.Exported
 	if len(c.Exported) > 0 && !mini {
 		d.known.exported = evidence.MakeGuards(c.Exported, special)
@@ -75,7 +78,8 @@ func indexOf(name string) (uint32, bool) {
 	return uint32(i.Index), true
 }
 
-// newDetector returns one for a table of so many flows, or nil if none is wanted.
+// newDetector returns one for a table of so many flows, or for records if there are
+// none; nil if none is wanted.
 func (d *daemon) newDetector(flows int, ways bool) *evidence.Detector {
 	if !d.config.Suspect {
 		return nil

@@ -25,7 +25,7 @@ const mini = false
 func Check(*config.Config) error { return nil }
 
 func (d *daemon) openTracked(ctx context.Context, sink source.Sink, draw source.Draw) (err error) {
-	d.tracked, err = source.NewConntrack(ctx, source.Tracking{Sink: sink, Draw: draw, Detector: d.newDetector(1, false), Flows: d.config.Flows,
+	d.tracked, err = source.NewConntrack(ctx, source.Tracking{Sink: sink, Draw: draw, Detector: d.newDetector(0, false), Flows: d.config.Flows,
 		Privileged: func(f func()) { withCapability(netAdmin, f) }})
 	return err
 }

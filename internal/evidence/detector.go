@@ -55,7 +55,7 @@ type busy struct {
 
 // DetectorOptions of a Detector.
 type DetectorOptions struct {
-	Flows int // in the table: the more, the more is remembered
+	Flows int // in the table: the more, the more is remembered; 0: it is for records
 	// Limit is how many packets a second may go to one address; 0: any number.
 	Limit uint32
 	List  *atomic.Pointer[prefix.Set] // or nil
@@ -99,10 +99,14 @@ const (
 
 // NewDetector returns a detector.
 func NewDetector(o DetectorOptions) *Detector {
-	size := uint8(min(max(bits.Len(uint(o.Flows-1))+3, 16), 22)) // 8 bits a flow
+	size := uint8(min(max(bits.Len(uint(o.Flows))+2, 16), 22)) // 4 to 8 bits a flow
 	cells := 1 << (size - 7)
-	return &Detector{o: o, seed: newSeed(), asked: [2]memory{newMemory(size), newMemory(size)},
-		openings: newCounters(cells), probes: newSpreads(2 * cells), unasked: newCounters(cells), packets: newCounters(cells)}
+	d := &Detector{o: o, seed: newSeed(), openings: newCounters(cells), probes: newSpreads(cells)}
+	if o.Flows > 0 {
+		d.asked = [2]memory{newMemory(size), newMemory(size)}
+		d.unasked, d.packets = newCounters(cells), newCounters(cells)
+	}
+	return d
 }
 
 // Sync takes over what others may have changed: the list. It is to be called once a
@@ -173,7 +177,7 @@ func (d *Detector) turn(now int64) {
 	if d.started == 0 || now < d.started {
 		d.started = now
 	}
-	if d.window/2 != window/2 {
+	if d.window/2 != window/2 && d.o.Flows > 0 {
 		d.asked[0].turn()
 		d.asked[1].turn()
 	}

@@ -89,7 +89,7 @@ func TestSourcesOfExportedFlows(t *testing.T) {
 
 func TestRecordsAreSuspected(t *testing.T) {
 	const now = 1_790_000_000_000
-	d := NewDetector(DetectorOptions{Flows: 1, Limit: 1000})
+	d := NewDetector(DetectorOptions{Limit: 1000})
 	opening := func(n uint32) *flow.Record {
 		r := &flow.Record{Known: flow.HasTCPFlags | flow.HasPorts, TCPFlags: syn, Interval: 1}
 		r.Family, r.Protocol, r.DstPort = flow.IPv4, protoTCP, 25

@@ -251,52 +251,59 @@ func (r by6) Len() int           { return len(r) }
 func (r by6) Less(i, j int) bool { return r[i].first.less(r[j].first) }
 func (r by6) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
 
-// Minus returns what is in the set and not in the other.
+// Minus returns what is in the set and not in the other, which should be small.
 func (s *Set) Minus(other *Set) *Set {
 	var b Builder
-	cut := other.v4
-	for _, r := range s.v4 {
-		for len(cut) > 0 && cut[0].last < r.first {
-			cut = cut[1:]
-		}
-		first, open := r.first, true
-		for _, c := range cut {
-			if c.first > r.last {
-				break
-			}
-			if c.first > first {
-				b.set.v4 = append(b.set.v4, range4{first, c.first - 1})
-			}
-			if open = c.last < r.last; !open {
-				break
-			}
-			first = c.last + 1
-		}
-		if open {
-			b.set.v4 = append(b.set.v4, range4{first, r.last})
-		}
-	}
-	cut6 := other.v6
-	for _, r := range s.v6 {
-		for len(cut6) > 0 && cut6[0].last.less(r.first) {
-			cut6 = cut6[1:]
-		}
-		first, open := r.first, true
-		for _, c := range cut6 {
-			if r.last.less(c.first) {
-				break
-			}
-			if first.less(c.first) {
-				b.set.v6 = append(b.set.v6, range6{first, c.first.prev()})
-			}
-			if open = c.last.less(r.last); !open {
-				break
-			}
-			first = c.last.next()
-		}
-		if open {
-			b.set.v6 = append(b.set.v6, range6{first, r.last})
-		}
-	}
+	b.AddSet(s)
+	b.cut(other)
 	return b.Set()
+}
+
+// Cut takes a prefix away from what was added until now.
+func (b *Builder) Cut(p netip.Prefix) {
+	var one Builder
+	one.Add(p)
+	b.cut(&one.set)
+}
+
+func (b *Builder) cut(other *Set) {
+	s := &b.set
+	for _, c := range other.v4 {
+		for i := 0; i < len(s.v4); i++ {
+			r := s.v4[i]
+			if r.last < c.first || c.last < r.first {
+				continue
+			}
+			// What is left in front of it takes the place, and what is left behind it
+			// is added.
+			if r.last > c.last {
+				s.v4 = append(s.v4, range4{c.last + 1, r.last})
+			}
+			if r.first < c.first {
+				s.v4[i].last = c.first - 1
+				continue
+			}
+			last := len(s.v4) - 1
+			s.v4[i], s.v4 = s.v4[last], s.v4[:last]
+			i--
+		}
+	}
+	for _, c := range other.v6 {
+		for i := 0; i < len(s.v6); i++ {
+			r := s.v6[i]
+			if r.last.less(c.first) || c.last.less(r.first) {
+				continue
+			}
+			if c.last.less(r.last) {
+				s.v6 = append(s.v6, range6{c.last.next(), r.last})
+			}
+			if r.first.less(c.first) {
+				s.v6[i].last = c.first.prev()
+				continue
+			}
+			last := len(s.v6) - 1
+			s.v6[i], s.v6 = s.v6[last], s.v6[:last]
+			i--
+		}
+	}
 }

@@ -155,27 +155,23 @@ func (o own) has(a netip.Addr) bool {
 // and that the owner did not open, multicast among them. Of those whose standing they
 // leave open, as 6to4, there are none.
 func (p *Policy) Special() *prefix.Set {
-	set := &prefix.Set{}
+	var set prefix.Builder
 	for bits := range 129 { // the most specific one decides
 		for _, b := range p.registry {
 			if b.prefix.Bits() != bits {
 				continue
 			}
-			var one prefix.Builder
-			one.Add(b.prefix)
 			if b.reach == yes || b.reach == na {
-				set = set.Minus(one.Set())
+				set.Cut(b.prefix)
 			} else {
-				one.AddSet(set)
-				set = one.Set()
+				set.Add(b.prefix)
 			}
 		}
 	}
-	var private prefix.Builder
 	for _, n := range p.private {
-		private.Add(n)
+		set.Cut(n)
 	}
-	return set.Minus(private.Set()).Sieved()
+	return set.Set().Sieved()
 }
 
 // Reachable tells whether an address may be named: a packet to it goes to one host
