@@ -105,7 +105,11 @@ func TestWhoIsSpoofed(t *testing.T) {
 		t.Helper()
 		port++
 		for try := 0; ; try++ {
-			send[from](datagramFrame(src, dst, port))
+			frame := datagramFrame(src, dst, port)
+			if strings.HasPrefix(what, "tagged") {
+				frame = append(append(append([]byte{}, frame[:12]...), 0x81, 0, 0, 10), frame[12:]...)
+			}
+			send[from](frame)
 			timeout := time.After(time.Second)
 			for {
 				select {
@@ -136,6 +140,7 @@ func TestWhoIsSpoofed(t *testing.T) {
 	}
 	const far, near = "8.8.4.4", "45.83.1.7"
 	is("honest", "lan", near, far, "no prefix")
+	is("tagged: of another LAN on the same wire", "lan", near, far, "unknown")
 	is("spoofed from the LAN", "lan", "8.8.8.8", far, "yes prefix")
 	is("the router's address from the LAN", "lan", "45.83.1.1", far, "yes own")
 	is("behind a router of the LAN", "lan", "10.1.2.3", far, "no prefix")

@@ -367,6 +367,9 @@ func (x *Origins) entering(r *flow.Record) Verdict {
 		return Verdict{}
 	}
 	v := Verdict{Point: s.role}
+	if r.Known&flow.HasVLAN != 0 {
+		return v // it is of another network that comes over this interface
+	}
 	src := r.SrcAddr()
 	if x.own[src] && !src.IsLinkLocalUnicast() {
 		v.Spoofed, v.Method = Yes, byOwn // we did not send it
