@@ -14,7 +14,7 @@ GCFLAGS := -gcflags=all=-l $(foreach p,$(INLINED),-gcflags=$(p)=)
 RELEASE := CGO_ENABLED=0 go build -trimpath -buildvcs=false $(GCFLAGS) -ldflags "-s -w $(LDFLAGS) $$(case "$$GOARCH" in mips*) echo -R 16384;; esac)"
 
 # The packages that bear a byte order also run as big-endian and little-endian mips.
-BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/prefix ./internal/routing ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
+BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/evidence ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/prefix ./internal/routing ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
