@@ -73,6 +73,8 @@ type Origins struct {
 	stale   bool
 	tried   time.Time
 	took    time.Duration
+	asked   time.Time // when LocalSources was
+	local   bool      // and what it said
 	inside  map[uint32]bool // interfaces whose addresses are ours
 	former  map[at]time.Time
 	crowded bool // there were more prefixes than are kept
@@ -446,7 +448,13 @@ func (x *Origins) leaving(r *flow.Record) Verdict {
 
 // only tells whether nobody else can send with our own address through us.
 func (x *Origins) only(r *flow.Record) bool {
-	return r.Family == flow.IPv4 && x.o.LocalSources != nil && !x.o.LocalSources()
+	if r.Family != flow.IPv4 || x.o.LocalSources == nil {
+		return false
+	}
+	if now := time.Now(); now.Sub(x.asked) >= time.Second { // it reads a file of each interface
+		x.asked, x.local = now, x.o.LocalSources()
+	}
+	return !x.local
 }
 
 // translated is about a connection whose source was replaced by our own address.
