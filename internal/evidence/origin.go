@@ -73,8 +73,8 @@ type Origins struct {
 	stale   bool
 	tried   time.Time
 	took    time.Duration
-	asked   time.Time // when LocalSources was
-	local   bool      // and what it said
+	asked   time.Time       // when LocalSources was
+	local   bool            // and what it said
 	inside  map[uint32]bool // interfaces whose addresses are ours
 	former  map[at]time.Time
 	crowded bool // there were more prefixes than are kept
