@@ -24,6 +24,26 @@ import (
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
+// saying is a log that one goroutine writes and another reads.
+type saying struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *saying) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+// since returns what was said since it was last asked.
+func (s *saying) since() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.b.Reset()
+	return s.b.String()
+}
+
 func key4(src, dst string) flow.Key {
 	k := flow.Key{Family: flow.IPv4, Protocol: 17}
 	copy(k.Src[:], netip.MustParseAddr(src).AsSlice())
@@ -45,7 +65,7 @@ func TestTheListIsReadAgainWhenItChanges(t *testing.T) {
 	}
 	write("192.0.2.0/24\n")
 	synctest.Test(t, func(t *testing.T) {
-		var said bytes.Buffer
+		var said saying
 		l := list{path: path, most: 2}
 		if _, err := l.load(); err != nil {
 			t.Fatal(err)
@@ -74,21 +94,20 @@ func TestTheListIsReadAgainWhenItChanges(t *testing.T) {
 			if step.has != "" && !has(step.has) || has(step.hasn) {
 				t.Errorf("after %q: %s %v, %s %v", step.text, step.has, step.has == "" || has(step.has), step.hasn, has(step.hasn))
 			}
-			if !strings.Contains(said.String(), step.said) {
-				t.Errorf("after %q it says %q", step.text, said.String())
+			if text := said.since(); !strings.Contains(text, step.said) {
+				t.Errorf("after %q it says %q", step.text, text)
 			}
-			said.Reset()
 			time.Sleep(3 * lookAtList)
 			synctest.Wait()
-			if said.Len() > 0 {
-				t.Errorf("without a change it says %q", said.String())
+			if text := said.since(); text != "" {
+				t.Errorf("without a change it says %q", text)
 			}
 		}
 		os.Remove(path)
 		time.Sleep(3 * lookAtList)
 		synctest.Wait()
-		if strings.Count(said.String(), "no such file") != 1 {
-			t.Errorf("of a file that went it says %q", said.String())
+		if text := said.since(); strings.Count(text, "no such file") != 1 {
+			t.Errorf("of a file that went it says %q", text)
 		}
 		cancel()
 		watching.Wait()
