@@ -108,7 +108,7 @@ func TestTheLawOverManyPackets(t *testing.T) {
 	blocks := lawful(t) / x.frames / lawSeconds * lawSeconds
 	total := blocks * x.frames
 
-	cmd := exec.Command(buildRelease(t), "-f", "-", "-r", "1/1000", "--state", t.TempDir())
+	cmd := exec.Command(buildRelease(t), "-f", "-", "-r", "1/1000", "--boost", "off", "--state", t.TempDir())
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()

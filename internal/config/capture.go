@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/source"
 )
 
@@ -44,12 +45,8 @@ func (r *raw) capturing(c *Config) error {
 	for _, text := range r.interfaces {
 		i := source.Interface{Name: text}
 		if name, role, ok := strings.Cut(text, ":"); ok {
-			switch i.Name = name; role {
-			case "wan":
-				i.Role = source.WAN
-			case "lan":
-				i.Role = source.LAN
-			default:
+			i.Name = name
+			if i.Role, ok = evidence.ParseRole(role); !ok {
 				return fmt.Errorf("--interface %q: the role is neither wan nor lan", text)
 			}
 		}

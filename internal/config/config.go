@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/overflowd/overflowd/internal/evidence"
+	"github.com/overflowd/overflowd/internal/prefix"
 	"github.com/overflowd/overflowd/internal/sender"
 	"github.com/overflowd/overflowd/internal/source"
 	"github.com/overflowd/overflowd/internal/tracer"
@@ -34,19 +36,29 @@ type Config struct {
 	Flows      int
 	Thin       uint32
 	ThinAuto   bool
-	Conntrack  bool      // read connections
-	NAT        bool      // look up what translation makes of private ends
-	Status     string    // path of the status socket, "" for the usual one
-	Rate       float64   // chance of one packet to be selected
-	Seed       *[32]byte // nil but for tests and demonstrations
-	SendUDP    bool
-	Receive    bool           // take tracers
-	ReceiveTo  []netip.Prefix // that are for these, besides our own addresses
-	Private    []netip.Prefix // special-purpose addresses that may be notified all the same
-	StateDir   string
-	User       string // to become after the sockets are open, "" for none
-	Contact    tracer.Contact
-	Version    string // of the program
+	Conntrack  bool    // read connections
+	NAT        bool    // look up what translation makes of private ends
+	Status     string  // path of the status socket, "" for the usual one
+	Rate       float64 // chance of one packet to be selected
+	// Suspect tells that flows are suspected; then Boosted is the chance of one packet
+	// of those. Flood is how many packets a second to one address are too many, 0 none.
+	Suspect     bool
+	Boosted     float64
+	Flood       uint32
+	Suspects    string // path of a list of prefixes, "" for none
+	MaxSuspects int    // so many are taken
+	// Exported are interfaces of exporters.
+	Exported  []evidence.ExporterInterface
+	Seed      *[32]byte // nil but for tests and demonstrations
+	SendUDP   bool
+	Receive   bool           // take tracers
+	ReceiveTo []netip.Prefix // that are for these, besides our own addresses
+	Private   []netip.Prefix // special-purpose addresses that may be notified all the same
+	StateDir  string
+	User      string // to become after the sockets are open, "" for none
+	Contact   tracer.Contact
+	Contacts  []ContactFor // of parts of the network, the smallest first
+	Version   string       // of the program
 }
 
 // ErrHelp: the command line asks for the help text.
@@ -99,6 +111,19 @@ How packets are captured:
 What is selected:
   -r, --rate RATE         chance of one packet to be selected, as 0.000001 or
                           1/1000000 (0.000001); at most 1/1000 with --send
+      --boost N           packets of flows that look like an attack have a chance
+                          that is N times as high, at most 1/1000 with --send; off:
+                          no flow is suspected (100)
+      --flood N           suspect flows to an address that gets more packets than
+                          that a second; 0: never (100000)
+      --suspects FILE     suspect flows with an end in these prefixes, one a line;
+                          read again when the file changes
+      --max-suspects N    take a list of so many prefixes at the most, about 8 bytes
+                          each, 32 of IPv6 (65536)
+      --ifindex [EXPORTER=]INDEX:wan|lan[=PREFIX,...]   where an interface of an
+                          exporter leads, by its number there: to the Internet, or
+                          to hosts with addresses in the prefixes; repeatable. It
+                          tells whether a source is spoofed
       --seed NUMBER       make the selection predictable. For tests and
                           demonstrations only: whoever knows the seed can evade it
 
@@ -118,6 +143,10 @@ Who you are:
       --contact-email ADDR      whom to write to
       --contact-identity NAME   the name of your network
       --contact-url URL         where to read more
+      --contact-role ROLE       who that is: abuse, noc or tech
+      --contacts FILE           who answers for parts of the network, a line each:
+                                PREFIX; email=ADDR; role=ROLE; identity=NAME;
+                                url=URL; asn=NUMBER, of which one is enough
       --asn NUMBER              your AS number
       --state DIR         where the signing key lives (root: /etc/overflowd;
                           others: $XDG_STATE_HOME/overflowd)
@@ -138,7 +167,9 @@ type raw struct {
 	pcapFile, udpPort, listen, rate, seed, send, state, user string
 	email, identity, url, asn, remember, status              string
 	frames, flows, thin                                      string
-	exporters, private, intervals, interfaces, receiveTo     list
+	boost, flood, suspects, maxSuspects, role, contacts      string
+	exporters, private, intervals, interfaces, exported      list
+	receiveTo                                                list
 	conntrack, nat, receive                                  bool
 }
 
@@ -182,6 +213,12 @@ func Parse(args []string) (*Config, error) {
 		{&r.frames, "", "frames", ""},
 		{&r.flows, "", "flows", "8192"},
 		{&r.thin, "", "thin", "1"},
+		{&r.boost, "", "boost", "100"},
+		{&r.flood, "", "flood", "100000"},
+		{&r.suspects, "", "suspects", ""},
+		{&r.maxSuspects, "", "max-suspects", "65536"},
+		{&r.role, "", "contact-role", ""},
+		{&r.contacts, "", "contacts", ""},
 		{&r.email, "", "contact-email", ""},
 		{&r.identity, "", "contact-identity", ""},
 		{&r.url, "", "contact-url", ""},
@@ -202,6 +239,7 @@ func Parse(args []string) (*Config, error) {
 	fs.Var(&r.intervals, "sampling-interval", "")
 	fs.Var(&r.interfaces, "interface", "")
 	fs.Var(&r.interfaces, "i", "")
+	fs.Var(&r.exported, "ifindex", "")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -239,7 +277,7 @@ func (r *raw) validate() (*Config, error) {
 		prefixes *[]netip.Prefix
 	}{"--exporter": {r.exporters, &c.Exporters}, "--private": {r.private, &c.Private}, "--receive-to": {r.receiveTo, &c.ReceiveTo}} {
 		for _, text := range p.texts {
-			prefix, err := parsePrefix(text)
+			prefix, err := prefix.Parse(text)
 			if err != nil {
 				return nil, fmt.Errorf("%s %q is not an address or a prefix as 192.0.2.0/24", option, text)
 			}
@@ -260,7 +298,13 @@ func (r *raw) validate() (*Config, error) {
 	if err := r.contact(&c.Contact); err != nil {
 		return nil, err
 	}
+	if c.Contacts, err = readContacts(r.contacts); err != nil {
+		return nil, err
+	}
 	if err := r.sending(c); err != nil {
+		return nil, err
+	}
+	if err := r.suspecting(c); err != nil {
 		return nil, err
 	}
 	c.StateDir, err = StateDir(r.state)
@@ -288,14 +332,6 @@ func parseRate(text string) (float64, error) {
 	return rate, nil
 }
 
-func parsePrefix(text string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(text)
-	return p.Masked(), err
-}
-
 // maxRemember keeps the memory below 1 GB.
 const maxRemember = 100_000
 
@@ -308,7 +344,7 @@ func (r *raw) exporting(c *Config) error {
 	for _, text := range r.intervals {
 		prefixes, number := []netip.Prefix{everyIPv4, everyIPv6}, text
 		if exporters, n, ok := strings.Cut(text, "="); ok {
-			prefix, err := parsePrefix(exporters)
+			prefix, err := prefix.Parse(exporters)
 			if err != nil {
 				return fmt.Errorf("--sampling-interval %q does not begin with an address or a prefix as 192.0.2.0/24=100", text)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/source"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -50,6 +51,10 @@ func TestBadOptionsAreNamedWithTheirValues(t *testing.T) {
 		{"--contact-identity a\nb", "--contact-identity"}, {"--contact-identity +a", "--contact-identity"},
 		{"--contact-identity \xff", "--contact-identity"},
 		{"--contact-url ftp://x", `--contact-url "ftp://x"`}, {"--contact-url https://", "--contact-url"}, {"--contact-url https://a+b", "--contact-url"},
+		{"--boost 0", `--boost "0"`}, {"--boost x", `--boost "x"`}, {"--flood -1", `--flood "-1"`}, {"--max-suspects 0", "--max-suspects"},
+		{"--boost off --suspects x", "--suspects"}, {"--contact-role boss", `--contact-role "boss"`}, {"--contacts /nowhere", "/nowhere"},
+		{"--ifindex x", `--ifindex "x"`}, {"--ifindex 3", "--ifindex"}, {"--ifindex 3:dmz", "--ifindex"}, {"--ifindex 3:wan=192.0.2.0/24", "--ifindex"},
+		{"--ifindex 3:lan=", "--ifindex"}, {"--ifindex 3:lan=x", "--ifindex"}, {"--ifindex 192.0.2.1=x:lan", "--ifindex"},
 		{"--asn 0", `--asn "0"`}, {"--asn 4294967296", `--asn "4294967296"`}, {"--asn ASX", `--asn "ASX"`},
 		{"--contact-identity " + strings.Repeat("x", 1000), "too long"},
 	} {
@@ -83,12 +88,20 @@ func TestGoodOptions(t *testing.T) {
 		{"-i pppoe-wan:wan --interface br-lan:lan -i wg0 --flows 1000 --thin 1000000", Config{Flows: 1000, Thin: 1000000, Rate: 1e-6,
 			Interfaces: []source.Interface{{Name: "pppoe-wan", Role: source.WAN}, {Name: "br-lan", Role: source.LAN}, {Name: "wg0"}}, NAT: true}},
 		{"--conntrack", Config{Conntrack: true, NAT: true, Rate: 1e-6}},
+		{"--boost off -f x --flood 0 --max-suspects 1000000", Config{PcapFile: "x", Rate: 1e-6, MaxSuspects: 1000000}},
+		{"--boost 1000 -f x -r 0.0004 --flood 7 --suspects /x", Config{PcapFile: "x", Rate: 0.0004, Suspect: true, Boosted: 0.4, Flood: 7, Suspects: "/x", MaxSuspects: 65536}},
+		{"--boost 7 --send udp --asn 1 -r 0.0001", Config{Listen: listen, Exporters: loopback, Rate: 0.0001, Boosted: 0.0007, SendUDP: true, Contact: tracer.Contact{ASN: 1}}},
+		{"--boost 1000000 --send udp --asn 1 --contact-role noc", Config{Listen: listen, Exporters: loopback, Rate: 1e-6, Boosted: 0.001, SendUDP: true, Contact: tracer.Contact{ASN: 1, Role: "noc"}}},
+		{"-f x --ifindex 12:wan --ifindex 192.0.2.1=3:lan=198.51.100.7/24,2001:db8::/32 --ifindex 2001:db8::1=4:lan", Config{PcapFile: "x", Rate: 1e-6,
+			Exported: []evidence.ExporterInterface{{Exporters: everyIPv4, Index: 12, Role: evidence.WAN}, {Exporters: everyIPv6, Index: 12, Role: evidence.WAN},
+				{Exporters: netip.MustParsePrefix("192.0.2.1/32"), Index: 3, Role: evidence.LAN, Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
+				{Exporters: netip.MustParsePrefix("2001:db8::1/128"), Index: 4, Role: evidence.LAN}}}},
 		{"--nat", Config{NAT: true, Listen: listen, Exporters: loopback, Rate: 1e-6}},
 		{"-i wan --thin auto -u 9500", Config{Interfaces: []source.Interface{{Name: "wan"}}, ThinAuto: true, Rate: 1e-6,
 			Listen: netip.MustParseAddrPort("127.0.0.1:9500"), Exporters: loopback}},
 		{"-f x.pcap --frames packets", Config{PcapFile: "x.pcap", Frames: source.Packets, Rate: 1e-6}},
 		{"--send udp -r 0.001 --asn AS64500 --private 10.0.0.0/8 --user nobody", Config{Listen: listen, Exporters: loopback, Rate: 0.001,
-			SendUDP: true, Private: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, User: "nobody", Contact: tracer.Contact{ASN: 64500}}},
+			Boosted: 0.001, SendUDP: true, Private: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, User: "nobody", Contact: tracer.Contact{ASN: 64500}}},
 		{"--contact-email abuse+x@sub.example.net --contact-identity Bücher+&+Co --contact-url https://example.net/a?b=c#d", Config{
 			Listen: listen, Exporters: loopback, Rate: 1e-6,
 			Contact: tracer.Contact{Email: "abuse x@sub.example.net", Identity: "Bücher & Co", URL: "https://example.net/a?b=c#d"}}},
@@ -108,12 +121,18 @@ func TestGoodOptions(t *testing.T) {
 			c.want.Flows = 8192
 		}
 		c.want.Thin = max(c.want.Thin, 1)
+		if c.want.MaxSuspects == 0 {
+			c.want.Suspect, c.want.MaxSuspects, c.want.Flood = true, 65536, 100000
+			if c.want.Boosted == 0 {
+				c.want.Boosted = map[float64]float64{1e-6: 1e-4, 1: 1}[c.want.Rate]
+			}
+		}
 		got, err := Parse(append(args, "--state", "/s"))
 		if err != nil {
 			t.Errorf("%q: %v", c.args, err)
 			continue
 		}
-		if diff := cmp.Diff(&c.want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" {
+		if diff := cmp.Diff(&c.want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.IgnoreUnexported(evidence.ExporterInterface{})); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", c.args, diff)
 		}
 	}
@@ -121,7 +140,8 @@ func TestGoodOptions(t *testing.T) {
 
 func TestEveryOptionIsInTheHelpAndTheOtherWayRound(t *testing.T) {
 	for _, option := range []string{"pcapfile", "udpport", "listen", "exporter", "rate", "seed", "send", "private",
-		"contact-email", "contact-identity", "contact-url", "asn", "state", "user", "sampling-interval", "max-exporters", "status"} {
+		"contact-email", "contact-identity", "contact-url", "asn", "state", "user", "sampling-interval", "max-exporters", "status",
+		"boost", "flood", "suspects", "max-suspects", "contact-role", "contacts"} {
 		if !strings.Contains(Usage, "--"+option+" ") {
 			t.Errorf("--%s is not in the help", option)
 		}
@@ -161,7 +181,7 @@ func TestTheLargestTracerFitsTheDatagram(t *testing.T) {
 			break
 		}
 	}
-	if n < 200 {
+	if n < 100 {
 		t.Errorf("a name of %d bytes is refused", n)
 	}
 	if size := len(largest(tracer.Contact{Identity: strings.Repeat("x", n-1)})); size != tracer.MaxMessage {

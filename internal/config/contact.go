@@ -10,38 +10,20 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
+// A ContactFor is who answers for a part of the network.
+type ContactFor struct {
+	Prefix  netip.Prefix
+	Contact tracer.Contact
+}
+
 func (r *raw) contact(c *tracer.Contact) error {
-	for _, o := range []struct {
-		option, value, want string
-		ok                  func(string) bool
-		to                  *string
-	}{
-		{"--contact-email", r.email, "an address as abuse@example.net", isEmail, &c.Email},
-		{"--contact-identity", r.identity, "a name", isText, &c.Identity},
-		{"--contact-url", r.url, "an http, https, mailto or tel URL", isURL, &c.URL},
-	} {
-		if o.value == "" {
-			continue
-		}
-		if !isText(o.value) || !o.ok(o.value) {
-			return fmt.Errorf("%s %q is not %s", o.option, o.value, o.want)
-		}
-		*o.to = o.value
-	}
-	if r.asn != "" {
-		text := r.asn
-		if len(text) > 2 && strings.EqualFold(text[:2], "AS") {
-			text = text[2:]
-		}
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil || n == 0 {
-			return fmt.Errorf("--asn %q is not an AS number from 1 to 4294967295", r.asn)
-		}
-		c.ASN = uint32(n)
+	if err := fillContact(c, "--contact-", r.email, r.identity, r.url, r.role, r.asn); err != nil {
+		return err
 	}
 	if over := len(largest(*c)) - tracer.MaxMessage; over > 0 {
 		return fmt.Errorf("the contact is %d bytes too long for a tracer of %d bytes: shorten --contact-email, --contact-identity or --contact-url",
@@ -49,6 +31,42 @@ func (r *raw) contact(c *tracer.Contact) error {
 	}
 	return nil
 }
+
+// fillContact checks the parts of a contact. Their names begin with a prefix in errors.
+func fillContact(c *tracer.Contact, prefix, email, identity, url, role, asn string) error {
+	for _, o := range []struct {
+		option, value, want string
+		ok                  func(string) bool
+		to                  *string
+	}{
+		{"email", email, "an address as abuse@example.net", isEmail, &c.Email},
+		{"identity", identity, "a name", isText, &c.Identity},
+		{"url", url, "an http, https, mailto or tel URL", isURL, &c.URL},
+		{"role", role, "abuse, noc or tech", isRole, &c.Role},
+	} {
+		if o.value == "" {
+			continue
+		}
+		if !isText(o.value) || !o.ok(o.value) {
+			return fmt.Errorf("%s%s %q is not %s", prefix, o.option, o.value, o.want)
+		}
+		*o.to = o.value
+	}
+	if text := asn; text != "" {
+		if len(text) > 2 && strings.EqualFold(text[:2], "AS") {
+			text = text[2:]
+		}
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil || n == 0 {
+			return fmt.Errorf("%sasn %q is not an AS number from 1 to 4294967295", strings.TrimSuffix(prefix, "contact-"), asn)
+		}
+		c.ASN = uint32(n)
+	}
+	return nil
+}
+
+// isRole knows those of RFC 7970, section 3.9.1, that somebody at a network has.
+func isRole(s string) bool { return s == "abuse" || s == "noc" || s == "tech" }
 
 // largest returns the longest message that a tracer with this contact can be,
 // so that no flow is ever too long to tell.
@@ -67,7 +85,8 @@ func largest(c tracer.Contact) []byte {
 			TOS:    255, TCPFlags: 255, TTL: 255, Interval: 1<<32 - 1,
 			Packets: most, Bytes: most, Start: 1e16, End: 1e16,
 		},
-		Time: 1e14, Contact: c, Rate: 1.0 / 3e6, Selected: most, Held: most,
+		Evidence: tracer.Evidence{Spoofed: evidence.Yes.String(), Method: "special", Point: evidence.LAN.String(), Suspicion: evidence.LongestReasons.Names()},
+		Time:     1e14, Contact: c, Rate: 1.0 / 3e6, Selected: most, Held: most,
 		Succeeds: &tracer.Endorsement{Since: 1e11}, To: netip.AddrFrom16(ones), Seq: most,
 	}
 	return t.AppendMessage(nil)

@@ -44,7 +44,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		return err // now and not at the first tracer, which may be a day away
 	}
 	d := &daemon{config: c, log: logger, printer: newPrinter(out),
-		signer: newSigner(store, c.Contact), started: time.Now(), asked: make(chan statusRequest), overran: map[*source.Counters]bool{}}
+		signer: newSigner(store), started: time.Now(), asked: make(chan statusRequest), overran: map[*source.Counters]bool{}}
 
 	var listener *net.UnixListener
 	running := false
@@ -67,10 +67,13 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		d.received.close()
 	}()
 	hits := make(chan source.Hit, queue) // closed when the hot side is done
+	d.policy = policy.New(c.Private, c.Listen.Port())
+	if err := d.openEvidence(); err != nil {
+		return err
+	}
 	if err := d.open(ctx, hits); err != nil {
 		return err
 	}
-	d.policy = policy.New(c.Private, c.Listen.Port())
 	if err := d.openNAT(); err != nil {
 		return err
 	}
@@ -125,6 +128,9 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	if listener != nil {
 		answering.Go(func() { d.serveStatus(ctx, listener) })
 	}
+	if d.known.list.path != "" {
+		answering.Go(func() { d.known.list.watch(ctx, d.log) })
+	}
 	coldErr := d.cold(hits, cancel) // until hits is closed
 	cancel()
 	answering.Wait()
@@ -145,6 +151,7 @@ type daemon struct {
 	file         *source.File
 	tracked      *tracked // of connections
 	nat          *evidence.NAT
+	known        known // of flows
 	signer       *signer
 	printer      *printer
 	sender       *sender.Sender // nil: print only
@@ -181,14 +188,15 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) error {
 	}
 	sink := source.Sink{Hits: hits, Wait: c.PcapFile != ""}
 	if c.PcapFile != "" || c.Listen.IsValid() {
-		s, err := newSelector(c.Rate)
+		draw, err := source.NewDraw(c.Rate, c.Boosted, newSelector)
 		if err != nil {
 			return err
 		}
-		d.feed = source.NewFeed(ctx, source.Options{Selector: s, Sink: sink, Exporters: c.Remember, Intervals: c.Intervals})
+		d.feed = source.NewFeed(ctx, source.Options{Draw: draw, Sink: sink, Exporters: c.Remember, Intervals: c.Intervals,
+			Detector: d.newDetector(0, false), Interfaces: d.known.exported})
 	}
 	if c.PcapFile != "" || len(c.Interfaces) > 0 {
-		d.watch = source.NewWatch(ctx, sink, c.Flows)
+		d.watch = source.NewWatch(ctx, sink, c.Flows, d.newDetector(c.Flows, c.PcapFile == ""))
 	}
 	if c.PcapFile != "" {
 		return d.openFile(newSelector)
@@ -202,7 +210,8 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) error {
 		d.sources = append(d.sources, func(ctx context.Context) error { return d.udp.Run(ctx, d.feed) })
 	}
 	if len(c.Interfaces) > 0 {
-		o := source.Capturing{Interfaces: c.Interfaces, Filter: capture.Filter{Thin: c.Thin}, Auto: c.ThinAuto, Rate: c.Rate, Selector: newSelector}
+		o := source.Capturing{Interfaces: c.Interfaces, Filter: capture.Filter{Thin: c.Thin}, Auto: c.ThinAuto,
+			Rate: c.Rate, Boosted: c.Boosted, Selector: newSelector, Guards: d.known.origins.Guards}
 		if c.Listen.IsValid() {
 			o.Filter.Exports = []capture.Export{{To: c.Listen, From: c.Exporters}}
 		}
@@ -212,11 +221,11 @@ func (d *daemon) open(ctx context.Context, hits chan<- source.Hit) error {
 		d.sources = append(d.sources, d.capture.Run)
 	}
 	if c.Conntrack {
-		s, err := newSelector(c.Rate)
+		draw, err := source.NewDraw(c.Rate, c.Boosted, newSelector)
 		if err != nil {
 			return err
 		}
-		if err := d.openTracked(ctx, sink, s); err != nil {
+		if err := d.openTracked(ctx, sink, draw); err != nil {
 			return err
 		}
 		d.sources = append(d.sources, d.tracked.Run)
@@ -240,7 +249,7 @@ func (d *daemon) openNAT() error {
 }
 
 func (d *daemon) openFile(newSelector func(float64) (*selector.Selector, error)) error {
-	s, err := newSelector(d.config.Rate)
+	draw, err := source.NewDraw(d.config.Rate, d.config.Boosted, newSelector)
 	if err != nil {
 		return err
 	}
@@ -250,7 +259,7 @@ func (d *daemon) openFile(newSelector func(float64) (*selector.Selector, error))
 			return err
 		}
 	}
-	d.file = &source.File{Frames: d.config.Frames, Feed: d.feed, Watch: d.watch, Selector: s}
+	d.file = &source.File{Frames: d.config.Frames, Feed: d.feed, Watch: d.watch, Draw: draw}
 	d.sources = append(d.sources, func(ctx context.Context) error {
 		defer file.Close()
 		return d.readFile(ctx, file)
@@ -305,16 +314,16 @@ func (d *daemon) observed() (n uint64) {
 	return n
 }
 
-func (d *daemon) newSender(t sender.Transport) (err error) {
+func (d *daemon) newSender(t sender.Transport) error {
 	if err := d.lookUpOwn(); err != nil {
 		return fmt.Errorf("look up our own addresses, which are never sent to: %w", err)
 	}
-	d.sender, err = sender.New(sender.Options{
-		Policy: d.policy, Signer: d.signer, Transport: t, Rate: d.config.Rate,
+	d.sender = sender.New(sender.Options{
+		Policy: d.policy, Signer: d.signer, Transport: t,
 		Observed: d.observed,
 		Sent:     func(t *tracer.Tracer, s *tracer.Signed) { d.print(t, s) },
 	})
-	return err
+	return nil
 }
 
 // lookUpOwn asks for our own addresses: they change with every dial-up.
@@ -369,6 +378,7 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 			r.answer <- r.what()
 			continue
 		case <-ticker.C:
+			d.known.origins.Refresh()
 			d.complain()
 			d.remember()
 			supervisor.tell(d)
@@ -393,12 +403,14 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 }
 
 func (d *daemon) hit(h *source.Hit) error {
-	d.nat.Translate(&h.Record)
+	about := d.about(h)
 	if d.sender != nil {
-		d.sender.Offer(&h.Record, h.Selected)
+		if err := d.sender.Offer(&h.Record, &about, h.Rate, h.Selected); err != nil {
+			return err
+		}
 		return d.keyError(d.sender.Drain())
 	}
-	t := tracer.Tracer{Flow: h.Record, Rate: d.config.Rate, Selected: h.Selected}
+	t := tracer.Tracer{Flow: h.Record, Contact: about.Contact, Evidence: about.Evidence, Rate: h.Rate, Selected: h.Selected}
 	signed, err := d.signer.Sign(&t)
 	if err != nil {
 		return d.keyError(err)

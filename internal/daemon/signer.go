@@ -16,16 +16,13 @@ import (
 // needs it, and notices when the key was rotated.
 type signer struct {
 	store   *identity.Store
-	contact tracer.Contact
 	id      *identity.Identity
 	stamp   identity.Stamp
 	seq     uint64
 	message []byte
 }
 
-func newSigner(store *identity.Store, contact tracer.Contact) *signer {
-	return &signer{store: store, contact: contact}
-}
+func newSigner(store *identity.Store) *signer { return &signer{store: store} }
 
 // Sign implements sender.Signer. The message of the result is valid until the
 // next call.
@@ -40,7 +37,6 @@ func (s *signer) Sign(t *tracer.Tracer) (tracer.Signed, error) {
 	}
 	s.seq++
 	t.Time = time.Now().UnixMilli()
-	t.Contact = s.contact
 	t.Succeeds = s.id.Endorsement()
 	t.Seq = s.seq
 	rand.Read(t.Nonce[:])

@@ -158,6 +158,7 @@ func (s *status) json() []byte {
 	o.uint("lost", s.lost())
 	o.uint("unsigned", d.unsaid)
 	o.close()
+	d.known.json(&o)
 	o.open("tracers")
 	o.uint("printed", d.printer.lines)
 	if d.sender != nil {
@@ -330,6 +331,7 @@ func (s *status) text() []byte {
 	if n := &d.nat.NATCounters; n.Translated+n.Unknown+n.Failed > 0 {
 		line("private", "%s with a private end named by its translation, %s of which none is known", many(n.Translated, "record"), grouped(n.Unknown+n.Failed))
 	}
+	d.known.text(line)
 	line("tracers", "%s printed", grouped(d.printer.lines))
 	if d.sender != nil {
 		n := &d.sender.Counters

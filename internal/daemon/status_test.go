@@ -164,6 +164,8 @@ func TestTheStatus(t *testing.T) {
 	want := member{"version": "v1.2.3", "key": key, "listen": c.Listen.String(), "rate": 1e-6, "dropped": zero,
 		"received": member{"datagrams": 4.0, "records": 4.0, "packets": 280.0, "bytes": 28000.0, "overrun": 0.0, "untaken": 0.0, "evicted": 0.0},
 		"selected": member{"records": 0.0, "lost": 0.0, "unsigned": 0.0}, "tracers": member{"printed": 0.0}, "recent": []any{},
+		"spoofed":   member{"yes": 0.0, "no": 0.0, "unknown": 0.0},
+		"suspicion": member{"spoofed": 0.0, "special": 0.0, "syn": 0.0, "scan": 0.0, "reflection": 0.0, "backscatter": 0.0, "rate": 0.0, "listed": 0.0},
 		"private":   member{"translated": 0.0, "unknown": 0.0, "failed": 0.0},
 		"exporters": []any{exporter("127.0.0.4", 2, member{"short": 1.0, "version": 1.0}), exporter("127.0.0.3", 1, member{})}, "exporters_forgotten": 1.0}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -32,6 +32,7 @@ func (d *daemon) complain() {
 			}
 		}
 	}
+	d.sayRoutes()
 	if d.capture != nil {
 		d.sayInterfaces()
 	}
@@ -232,6 +233,9 @@ func count(n uint64, noun string) string { return plural(strconv.FormatUint(n, 1
 func plural(number string, n uint64, noun string) string {
 	if n == 1 {
 		return number + " " + noun
+	}
+	if noun == "prefix" {
+		return number + " prefixes"
 	}
 	return number + " " + noun + "s"
 }

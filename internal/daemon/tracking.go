@@ -11,7 +11,6 @@ import (
 	"github.com/overflowd/overflowd/internal/config"
 	"github.com/overflowd/overflowd/internal/conntrack"
 	"github.com/overflowd/overflowd/internal/flow"
-	"github.com/overflowd/overflowd/internal/selector"
 	"github.com/overflowd/overflowd/internal/source"
 )
 
@@ -19,11 +18,14 @@ import (
 // netlink is 130 kB of a router's flash and memory.
 type tracked = source.Conntrack
 
+// mini: this is the smallest build.
+const mini = false
+
 // Check returns an error if this build cannot do what the configuration says.
 func Check(*config.Config) error { return nil }
 
-func (d *daemon) openTracked(ctx context.Context, sink source.Sink, s *selector.Selector) (err error) {
-	d.tracked, err = source.NewConntrack(ctx, source.Tracking{Sink: sink, Selector: s, Flows: d.config.Flows,
+func (d *daemon) openTracked(ctx context.Context, sink source.Sink, draw source.Draw) (err error) {
+	d.tracked, err = source.NewConntrack(ctx, source.Tracking{Sink: sink, Draw: draw, Detector: d.newDetector(0, false), Flows: d.config.Flows,
 		Privileged: func(f func()) { withCapability(netAdmin, f) }})
 	return err
 }

@@ -12,9 +12,11 @@ import (
 	"github.com/overflowd/overflowd/internal/config"
 	"github.com/overflowd/overflowd/internal/conntrack"
 	"github.com/overflowd/overflowd/internal/flow"
-	"github.com/overflowd/overflowd/internal/selector"
 	"github.com/overflowd/overflowd/internal/source"
 )
+
+// mini: this is the smallest build.
+const mini = true
 
 var errMini = errors.New("this smallest build cannot ask connection tracking")
 
@@ -44,7 +46,7 @@ func Check(c *config.Config) error {
 	return nil
 }
 
-func (*daemon) openTracked(context.Context, source.Sink, *selector.Selector) error { return errMini }
+func (*daemon) openTracked(context.Context, source.Sink, source.Draw) error { return errMini }
 
 func openLookup() (func(*flow.Key) (conntrack.Entry, error), error) { return nil, errMini }
 

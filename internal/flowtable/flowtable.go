@@ -40,6 +40,8 @@ type Table struct {
 	// Flows is how many began. Evicted is how many of them made room for others
 	// before they were over.
 	Flows, Evicted uint64
+	// Hash is the one of the key that was added last: see HashOf.
+	Hash uint64
 
 	seed  seed
 	sets  []set
@@ -71,6 +73,8 @@ type Entry struct {
 	tcpFlags uint8
 	ttl      uint8
 	maxTTL   uint8
+	// Suspicion is for who looks at the flow; 0 when it begins.
+	Suspicion uint16
 }
 
 // A Port is where packets are seen, and in which direction. A flow is one of
@@ -118,6 +122,7 @@ func (t *Table) Add(p *Packets) *Entry {
 		hash += r.rest(b)
 	}
 	hash = r.mix(hash)
+	t.Hash = hash
 	s := &t.sets[hash>>32*uint64(len(t.sets))>>32]
 	tag := hash >> 24 & 0xff // other bits than the set's, unless there are very many of them
 	t.clock++
@@ -136,6 +141,33 @@ func (t *Table) Add(p *Packets) *Entry {
 		}
 	}
 	return t.replace(s, tag, p)
+}
+
+// HashOf returns a hash of a key, with a secret seed; the upper 40 bits are good.
+func (t *Table) HashOf(key *flow.Key) uint64 {
+	aligned := struct {
+		flow.Key
+		_ uint32
+	}{Key: *key}
+	b, r := words(&aligned.Key), &t.seed
+	hash := r.sum(b, key)
+	if key.Family != flow.IPv4 {
+		hash += r.rest(b)
+	}
+	return r.mix(hash)
+}
+
+// Has tells whether there is a flow of a key, which has that hash, at a port.
+func (t *Table) Has(k *flow.Key, hash uint64, port Port) bool {
+	s := &t.sets[hash>>32*uint64(len(t.sets))>>32]
+	x := s.tags ^ hash>>24&0xff*ones
+	for found := (x - ones) &^ x & tops; found != 0; found &= found - 1 {
+		e := &s.entries[bits.TrailingZeros64(found)/8%ways]
+		if e.port == port && e.packets != 0 && e.Key == *k {
+			return true
+		}
+	}
+	return false
 }
 
 // Touch begins to load what Add will look at, which most processors do while they
@@ -210,6 +242,7 @@ func (e *Entry) begin(t *Table, p *Packets) {
 	e.ttl, e.maxTTL = p.TTL, p.TTL
 	e.first, e.duration = p.Time, 0
 	e.packets, e.bytes = p.Count, p.Bytes
+	e.Suspicion = 0
 }
 
 func (e *Entry) add(t *Table, p *Packets) {

@@ -287,3 +287,54 @@ func BenchmarkAdd(b *testing.B) {
 		})
 	}
 }
+
+func TestSuspicionIsOfOneFlowUntilItEnds(t *testing.T) {
+	table := New(64)
+	table.Add(one(1, 0)).Suspicion = 7
+	if e := table.Add(one(1, Idle)); e.Suspicion != 7 {
+		t.Errorf("%d of a flow that goes on", e.Suspicion)
+	}
+	if e := table.Add(one(1, 3*Idle)); e.Suspicion != 0 {
+		t.Errorf("%d of a flow that begins anew", e.Suspicion)
+	}
+	for n := range uint32(1000) { // and when another takes the place
+		e := table.Add(one(1000+n, 3*Idle))
+		if e.Suspicion != 0 {
+			t.Fatal("a flow has the suspicion of another")
+		}
+		e.Suspicion = 7
+	}
+}
+
+func TestHas(t *testing.T) {
+	table := New(1024)
+	for n := range uint32(200) {
+		table.Add(one(n, 0))
+	}
+	for n := range uint32(400) {
+		p := one(n, 0)
+		if table.Has(&p.Key, table.HashOf(&p.Key), 0) != (n < 200) || table.Has(&p.Key, table.HashOf(&p.Key), 1) {
+			t.Errorf("flow %d: %v, at another port %v", n, table.Has(&p.Key, table.HashOf(&p.Key), 0), table.Has(&p.Key, table.HashOf(&p.Key), 1))
+		}
+	}
+	p := one(1, 0)
+	p.Family, p.Src[9] = flow.IPv6, 3
+	if table.Has(&p.Key, table.HashOf(&p.Key), 0) {
+		t.Error("it has a key of IPv6 that was not added")
+	}
+	if table.Add(p); table.Hash != table.HashOf(&p.Key) {
+		t.Error("the hash is another one")
+	}
+	if !table.Has(&p.Key, table.HashOf(&p.Key), 0) {
+		t.Error("it has no key of IPv6 that was added")
+	}
+	// A key may lie anywhere.
+	var odd struct {
+		_ uint16
+		k flow.Key
+	}
+	odd.k = p.Key
+	if !table.Has(&odd.k, table.HashOf(&odd.k), 0) || testing.AllocsPerRun(100, func() { table.Has(&odd.k, table.HashOf(&odd.k), 0) }) != 0 {
+		t.Error("a key at an odd place is not found, or found with an allocation")
+	}
+}

@@ -203,8 +203,19 @@ func (n *Namespace) Statistic(name, which string) uint64 {
 	return v
 }
 
+// Index returns the number of an interface.
+func (n *Namespace) Index(name string) int {
+	n.t.Helper()
+	l, err := n.show(name)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return l.Ifindex
+}
+
 // link is what ip(8) tells of one.
 type link struct {
+	Ifindex          int
 	Operstate, Qdisc string
 	Stats64          map[string]map[string]uint64
 }

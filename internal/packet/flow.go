@@ -110,6 +110,42 @@ func (p *Packet) transport(b []byte) {
 	}
 }
 
+// isError tells whether ICMP packets of a type are about others: destination
+// unreachable, source quench, redirect, time exceeded, parameter problem; of ICMPv6
+// those below 128.
+func isError(protocol, kind uint8) bool {
+	if protocol == protoICMPv6 {
+		return kind < 128
+	}
+	return kind == 3 || kind == 4 || kind == 5 || kind == 11 || kind == 12
+}
+
+// Quoted returns the key of the flow that the ICMP error in a frame is about (RFC 792;
+// RFC 4443); false if there is none, or it cannot be read.
+func Quoted(link LinkType, frame []byte) (k flow.Key, ok bool) {
+	var p, q Packet
+	b, err := p.link(link, frame)
+	if err != nil || len(b) < 8 || p.Protocol != protoICMP && p.Protocol != protoICMPv6 || !isError(p.Protocol, b[0]) {
+		return k, false
+	}
+	b, _ = q.ip(b[8:])
+	if q.Family == 0 {
+		return k, false
+	}
+	switch q.Protocol {
+	case protoTCP, protoUDP, protoDCCP, protoSCTP, protoUDPLite:
+		if len(b) >= 4 {
+			q.SrcPort = binary.BigEndian.Uint16(b)
+			q.DstPort = binary.BigEndian.Uint16(b[2:])
+		}
+	case protoICMP, protoICMPv6:
+		if len(b) >= 2 {
+			q.DstPort = binary.BigEndian.Uint16(b)
+		}
+	}
+	return q.Key, true
+}
+
 // Segments tells how many packets there were on the wire, and how many bytes of
 // layer 3 they had, of one that the system has put together of segments that
 // have size bytes of payload each, or will take apart to such (GRO, GSO, TSO; of

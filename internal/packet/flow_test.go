@@ -629,3 +629,57 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+// TestAnErrorQuotesThePacketThatItIsAbout wraps packets in ICMP errors, and cuts them.
+func TestAnErrorQuotesThePacketThatItIsAbout(t *testing.T) {
+	four := func(protocol byte, l4 []byte) []byte {
+		b := make([]byte, 20, 20+len(l4))
+		b[0], b[8], b[9] = 0x45, 64, protocol
+		binary.BigEndian.PutUint16(b[2:], uint16(20+len(l4)))
+		copy(b[12:], []byte{192, 0, 2, 1, 198, 51, 100, 2})
+		return append(b, l4...)
+	}
+	sixth := func(protocol byte, l4 []byte) []byte {
+		b := make([]byte, 40, 40+len(l4))
+		b[0], b[6], b[7], b[8], b[24], b[39] = 0x60, protocol, 64, 0x20, 0x20, 9
+		binary.BigEndian.PutUint16(b[4:], uint16(len(l4)))
+		return append(b, l4...)
+	}
+	udp := []byte{0x30, 0x39, 0, 53, 0, 8, 0, 0}
+	for name, c := range map[string]struct {
+		frame []byte
+		link  LinkType
+	}{
+		"port unreachable":     {four(1, join([]byte{3, 3, 0, 0, 0, 0, 0, 0}, four(17, udp))), RawIPv4},
+		"time exceeded":        {four(1, join([]byte{11, 0, 0, 0, 0, 0, 0, 0}, four(17, udp))), RawIPv4},
+		"packet too big (v6)":  {sixth(58, join([]byte{2, 0, 0, 0, 0, 0, 5, 0}, sixth(17, udp))), RawIPv6},
+		"time exceeded in PPP": {join([]byte{0, 0x21}, four(1, join([]byte{11, 0, 0, 0, 0, 0, 0, 0}, four(17, udp)))), PPP},
+	} {
+		var inner Packet
+		quoted, ok := Quoted(c.link, c.frame)
+		if !ok {
+			t.Fatalf("%s: nothing is quoted", name)
+		}
+		raw := four(17, udp)
+		if quoted.Family == flow.IPv6 {
+			raw = sixth(17, udp)
+		}
+		if err := Parse(Raw, raw, &inner); err != nil || inner.SrcPort != 12345 || quoted != inner.Key {
+			t.Errorf("%s: %+v of %+v, %v", name, quoted, inner.Key, err)
+		}
+		for n := range c.frame { // cut anywhere it tells no other flow
+			if q, ok := Quoted(c.link, c.frame[:n]); ok && (q.Src != inner.Src || q.Dst != inner.Dst) {
+				t.Errorf("%s, cut at %d: %+v", name, n, q)
+			}
+		}
+	}
+	for name, b := range map[string][]byte{
+		"an echo":              four(1, join([]byte{8, 0, 0, 0, 0, 0, 0, 0}, four(17, udp))),
+		"an echo of ICMPv6":    sixth(58, join([]byte{128, 0, 0, 0, 0, 0, 0, 0}, sixth(17, udp))),
+		"an error about noise": four(1, []byte{3, 3, 0, 0, 0, 0, 0, 0, 0xff, 1, 2}),
+	} {
+		if q, ok := Quoted(Raw, b); ok {
+			t.Errorf("%s: %+v", name, q)
+		}
+	}
+}

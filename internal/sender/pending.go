@@ -22,18 +22,25 @@ const (
 type notice struct {
 	to       netip.Addr
 	end      end
+	rate     float64     // the chance that all those packets had
 	record   flow.Record // of the newest hit
+	about    About       // likewise
 	selected uint64      // packets of all hits
 	held     uint64      // those of them from hits before the newest
 	since    uint64      // the number of the hit that made this notice
 }
 
+// Packets that were selected with another chance count in a notice of their own: one
+// tracer has one rate.
 type noticeKey struct {
-	to  netip.Addr
-	end end
+	to   netip.Addr
+	end  end
+	rate float64
 }
 
-// maxPending notices of about 200 bytes.
+func (n *notice) key() noticeKey { return noticeKey{n.to, n.end, n.rate} }
+
+// maxPending notices of about 350 bytes.
 const maxPending = 512
 
 // pending are the notices that wait.
@@ -49,12 +56,12 @@ func newPending() pending {
 
 // add adds a hit. When the table is full, the notice with the fewest selected
 // packets, the newest of them, has to go; its packets are returned as lost.
-func (p *pending) add(to netip.Addr, e end, r *flow.Record, selected uint64) (lost uint64) {
+func (p *pending) add(to netip.Addr, e end, r *flow.Record, about *About, rate float64, selected uint64) (lost uint64) {
 	p.count++
-	key := noticeKey{to, e}
+	key := noticeKey{to, e, rate}
 	if i, ok := p.index[key]; ok {
 		n := &p.notices[i]
-		n.record, n.held, n.selected = *r, n.selected, n.selected+selected
+		n.record, n.about, n.held, n.selected = *r, *about, n.selected, n.selected+selected
 		return 0
 	}
 	if len(p.notices) == maxPending {
@@ -72,7 +79,7 @@ func (p *pending) add(to netip.Addr, e end, r *flow.Record, selected uint64) (lo
 		p.remove(least)
 	}
 	p.index[key] = len(p.notices)
-	p.notices = append(p.notices, notice{to: to, end: e, record: *r, selected: selected, since: p.count})
+	p.notices = append(p.notices, notice{to: to, end: e, rate: rate, record: *r, about: *about, selected: selected, since: p.count})
 	return lost
 }
 
@@ -99,10 +106,10 @@ func (p *pending) first(may func(netip.Addr) bool) int {
 
 func (p *pending) remove(i int) {
 	last := len(p.notices) - 1
-	delete(p.index, noticeKey{p.notices[i].to, p.notices[i].end})
+	delete(p.index, p.notices[i].key())
 	if i != last {
 		p.notices[i] = p.notices[last]
-		p.index[noticeKey{p.notices[i].to, p.notices[i].end}] = i
+		p.index[p.notices[i].key()] = i
 	}
 	p.notices = p.notices[:last]
 }

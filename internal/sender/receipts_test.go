@@ -32,7 +32,7 @@ func TestWhoAsksUsToStopIsLeftAlone(t *testing.T) {
 		w.observed = 1 << 40
 		tell := func() int {
 			before := len(w.sent)
-			w.Offer(record("91.200.16.2", "45.83.0.2"), 1)
+			w.offer(record("91.200.16.2", "45.83.0.2"), 1)
 			w.Drain()
 			time.Sleep(4 * time.Second)
 			return len(w.sent) - before
@@ -93,7 +93,7 @@ func TestWhatWaitsForSomebodyGoesWhenHeAsksToStop(t *testing.T) {
 		w := newWire(t, MaxRate)
 		w.observed = 1 << 40
 		for range 3 {
-			w.Offer(record("91.200.16.2", "45.83.0.2"), 1)
+			w.offer(record("91.200.16.2", "45.83.0.2"), 1)
 			w.Drain()
 		}
 		if w.Waiting() != 2 {
@@ -110,7 +110,7 @@ func TestALateReceiptIsNone(t *testing.T) {
 	inTime(t, func(t *testing.T) {
 		w := newWire(t, MaxRate)
 		w.observed = 1 << 40
-		w.Offer(record("91.200.16.2", "45.83.0.2"), 1)
+		w.offer(record("91.200.16.2", "45.83.0.2"), 1)
 		w.Drain()
 		time.Sleep(answered + time.Second)
 		if w.Answer(w.receipt(0, tracer.Stop, nil), w.sent[0].to); w.Counters.Receipts != 0 {

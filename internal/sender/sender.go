@@ -28,13 +28,19 @@ const observedPerSent = 100
 // was never set, as a router's at boot.
 var plausible = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
 
+// Protocol numbers of IANA.
+const (
+	protoICMP   = 1
+	protoICMPv6 = 58
+)
+
 // A Transport delivers the datagram form. It must not block for long.
 type Transport interface {
 	Send(to netip.Addr, datagram []byte) error
 }
 
 // A Signer makes the signed tracer from one whose flow, recipient, rate and
-// counts are set: it adds time, contact, nonce and the rest.
+// counts, contact and evidence are set: it adds time, nonce and the rest.
 type Signer interface {
 	Sign(*tracer.Tracer) (tracer.Signed, error)
 }
@@ -61,7 +67,6 @@ type Sender struct {
 	transport Transport
 	observed  func() uint64
 	sent      func(*tracer.Tracer, *tracer.Signed)
-	rate      float64
 
 	limits   limits
 	pending  pending
@@ -76,45 +81,57 @@ type Options struct {
 	Policy    *policy.Policy
 	Signer    Signer
 	Transport Transport
-	Rate      float64                              // of the selector, at most MaxRate
 	Observed  func() uint64                        // bytes of layer 3 observed so far
 	Sent      func(*tracer.Tracer, *tracer.Signed) // is shown each tracer that was sent
 }
 
-// New returns a sender, or an error if the rate is above MaxRate.
-func New(o Options) (*Sender, error) {
-	if !(o.Rate > 0 && o.Rate <= MaxRate) {
-		return nil, fmt.Errorf("rate %v is above 1/1000, the most when tracers are sent", o.Rate)
-	}
+// New returns a sender.
+func New(o Options) *Sender {
 	return &Sender{
 		policy: o.Policy, signer: o.Signer, transport: o.Transport,
-		observed: o.Observed, sent: o.Sent, rate: o.Rate,
+		observed: o.Observed, sent: o.Sent,
 		limits: newLimits(), pending: newPending(), start: time.Now(),
-	}, nil
+	}
 }
 
-// Offer takes a hit of selected packets. The ends that may be told are noted;
-// Drain tells them.
-func (s *Sender) Offer(r *flow.Record, selected uint64) {
+// About is what is known of a flow beyond its record.
+type About struct {
+	Contact  tracer.Contact
+	Evidence tracer.Evidence
+}
+
+// Offer takes a hit of packets that were selected with a chance. The ends that may be
+// told are noted; Drain tells them. It returns an error if the chance is above
+// MaxRate, and tells nobody.
+func (s *Sender) Offer(r *flow.Record, about *About, rate float64, selected uint64) error {
+	if !(rate > 0 && rate <= MaxRate) {
+		return fmt.Errorf("rate %v is above 1/1000, the most when tracers are sent", rate)
+	}
 	if time.Now().Before(plausible) {
 		s.Counters.Unset += 2
-		return
+		return nil
 	}
 	v := s.policy.Check(&r.Key)
-	s.offer(v.Dst, r.DstAddr(), destination, r, selected)
-	s.offer(v.Src, r.SrcAddr(), source, r, selected)
-}
-
-func (s *Sender) offer(why policy.Reason, to netip.Addr, e end, r *flow.Record, selected uint64) {
-	if why != policy.Allowed {
-		s.Counters.Refused[why]++
-		return
+	offer := func(why policy.Reason, to netip.Addr, e end, r *flow.Record) {
+		if why != policy.Allowed {
+			s.Counters.Refused[why]++
+			return
+		}
+		if !s.receipts.wants(to, time.Since(s.start)) {
+			s.Counters.Stopped++
+			return
+		}
+		s.Counters.Crowded += s.pending.add(to, e, r, about, rate, selected)
 	}
-	if !s.receipts.wants(to, time.Since(s.start)) {
-		s.Counters.Stopped++
-		return
+	offer(v.Dst, r.DstAddr(), destination, r)
+	if about.Evidence.Spoofed == "yes" && r.Protocol != protoICMP && r.Protocol != protoICMPv6 {
+		// Whose address was used need not know where the packets went.
+		told := *r
+		told.Known &^= flow.HasPorts
+		r = &told
 	}
-	s.Counters.Crowded += s.pending.add(to, e, r, selected)
+	offer(v.Src, r.SrcAddr(), source, r)
+	return nil
 }
 
 // Waiting returns the number of addresses that a limit keeps waiting.
@@ -131,7 +148,8 @@ func (s *Sender) Drain() error {
 			return nil
 		}
 		n := &s.pending.notices[i]
-		t := tracer.Tracer{Flow: n.record, To: n.to, Rate: s.rate, Selected: n.selected, Held: n.held}
+		t := tracer.Tracer{Flow: n.record, To: n.to, Contact: n.about.Contact, Evidence: n.about.Evidence,
+			Rate: n.rate, Selected: n.selected, Held: n.held}
 		signed, err := s.signer.Sign(&t)
 		if err != nil {
 			return err

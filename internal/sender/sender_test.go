@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -24,6 +25,7 @@ import (
 type wire struct {
 	*Sender
 	observed uint64
+	rate     float64
 	sent     []delivery
 	refuse   error // of the transport
 	key      ed25519.PrivateKey
@@ -39,18 +41,21 @@ type delivery struct {
 }
 
 func newWire(t testing.TB, rate float64, private ...netip.Prefix) *wire {
-	w := &wire{key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))}
-	s, err := New(Options{
-		Policy: policy.New(private, 7777), Signer: w, Transport: w, Rate: rate,
+	w := &wire{rate: rate, key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))}
+	w.Sender = New(Options{
+		Policy: policy.New(private, 7777), Signer: w, Transport: w,
 		Observed: func() uint64 { return w.observed },
 		Sent:     func(*tracer.Tracer, *tracer.Signed) {},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Sender = s
-	s.TakeReceipts()
+	w.TakeReceipts()
 	return w
+}
+
+// offer offers a hit of which nothing else is known.
+func (w *wire) offer(r *flow.Record, selected uint64) {
+	if err := w.Offer(r, &About{Contact: tracer.Contact{Email: "abuse@example.net"}}, w.rate, selected); err != nil {
+		panic(err)
+	}
 }
 
 func (w *wire) Sign(t *tracer.Tracer) (tracer.Signed, error) {
@@ -60,7 +65,6 @@ func (w *wire) Sign(t *tracer.Tracer) (tracer.Signed, error) {
 	w.signed++
 	t.Time = time.Now().UnixMilli()
 	binary.BigEndian.PutUint64(t.Nonce[:], uint64(w.signed))
-	t.Contact.Email = "abuse@example.net"
 	return tracer.Sign(w.key, t.AppendMessage(nil)), nil
 }
 
@@ -98,7 +102,8 @@ func inTime(t *testing.T, f func(t *testing.T)) {
 
 func TestARateAboveTheCeilingIsRefused(t *testing.T) {
 	for _, rate := range []float64{0, -1, MaxRate * 1.0000001, 1} {
-		if _, err := New(Options{Rate: rate}); err == nil {
+		w := newWire(t, rate)
+		if err := w.Offer(record("45.83.0.2", "91.200.16.2"), &About{}, rate, 1); err == nil || w.Waiting() != 0 {
 			t.Errorf("%v was taken", rate)
 		}
 	}
@@ -109,7 +114,7 @@ func TestBothEndsAreToldEachWithItsOwnTracer(t *testing.T) {
 		for _, ends := range [][2]string{{"45.83.0.2", "91.200.16.2"}, {"2600::1", "2a00::1"}} {
 			w := newWire(t, 0.001)
 			w.observed = 1 << 40
-			w.Offer(record(ends[0], ends[1]), 3)
+			w.offer(record(ends[0], ends[1]), 3)
 			if err := w.Drain(); err != nil {
 				t.Fatal(err)
 			}
@@ -131,13 +136,13 @@ func TestNothingIsSentBeforeTheClockIsSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the bubble's clock begins in 2000
 		w := newWire(t, 0.001)
 		w.observed = 1 << 40
-		w.Offer(record("45.83.0.2", "91.200.16.2"), 1)
+		w.offer(record("45.83.0.2", "91.200.16.2"), 1)
 		w.Drain()
 		if len(w.sent) != 0 || w.Counters.Unset != 2 {
 			t.Errorf("%d sent, %d counted", len(w.sent), w.Counters.Unset)
 		}
 		time.Sleep(time.Until(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)))
-		w.Offer(record("45.83.0.2", "91.200.16.2"), 1)
+		w.offer(record("45.83.0.2", "91.200.16.2"), 1)
 		if w.Drain(); len(w.sent) != 2 {
 			t.Errorf("%d sent once it is", len(w.sent))
 		}
@@ -150,7 +155,7 @@ func TestWhatABucketHoldsBackIsAddedToTheNextTracer(t *testing.T) {
 		w.observed = 1 << 40
 		total := uint64(0)
 		for k := uint64(1); k <= 100; k++ { // 10 s
-			w.Offer(record(fmt.Sprintf("45.83.0.%d", k), "91.200.16.2"), k)
+			w.offer(record(fmt.Sprintf("45.83.0.%d", k), "91.200.16.2"), k)
 			w.Drain()
 			total += k
 			time.Sleep(100 * time.Millisecond)
@@ -184,7 +189,7 @@ func TestAFailedSignatureKeepsTheNotice(t *testing.T) {
 		w := newWire(t, 0.001)
 		w.observed = 1 << 40
 		w.noKey = errors.New("no room on flash")
-		w.Offer(record("45.83.0.2", "91.200.16.2"), 7)
+		w.offer(record("45.83.0.2", "91.200.16.2"), 7)
 		if err := w.Drain(); !errors.Is(err, w.noKey) || w.Waiting() != 2 {
 			t.Fatalf("%v, %d wait", err, w.Waiting())
 		}
@@ -199,7 +204,7 @@ func TestARefusingNetworkIsCountedAndPaidFor(t *testing.T) {
 	inTime(t, func(t *testing.T) {
 		w := newWire(t, 0.001)
 		w.observed, w.refuse = 1<<40, errors.New("no route to host")
-		w.Offer(record("45.83.0.2", "91.200.16.2"), 1)
+		w.offer(record("45.83.0.2", "91.200.16.2"), 1)
 		w.Drain()
 		if w.Counters.Failed != 2 || w.Counters.Sent != 0 || w.Counters.SentBytes == 0 || w.Waiting() != 0 {
 			t.Errorf("%+v", w.Counters)
@@ -214,7 +219,7 @@ func TestTheVictimOfAFloodIsNotKeptWaitingByItsSources(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 1))
 		begin := time.Now()
 		for range 3000 { // 30 s of a flood, a new source each time
-			w.Offer(record(fmt.Sprintf("45.%d.%d.%d", r.IntN(256), r.IntN(256), r.IntN(256)), "91.200.16.2"), 1)
+			w.offer(record(fmt.Sprintf("45.%d.%d.%d", r.IntN(256), r.IntN(256), r.IntN(256)), "91.200.16.2"), 1)
 			w.Drain()
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -238,7 +243,7 @@ func TestTheVictimOfAFloodIsNotKeptWaitingByItsSources(t *testing.T) {
 func TestNothingIsSignedInVain(t *testing.T) {
 	inTime(t, func(t *testing.T) {
 		w := newWire(t, 0.001)
-		w.Offer(record("45.83.0.2", "91.200.16.2"), 1)
+		w.offer(record("45.83.0.2", "91.200.16.2"), 1)
 		for range 1000 {
 			w.Drain()
 			w.observed += 10
@@ -267,6 +272,10 @@ func TestNobodyCanMakeUsAnAmplifier(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			boosted, err := selector.NewSeeded(MaxRate, [32]byte{byte(seed), 1})
+			if err != nil {
+				t.Fatal(err)
+			}
 			addr := func() string { // few and many, in few networks and many, IPv4 and IPv6, and forged ones
 				switch r.IntN(6) {
 				case 0:
@@ -292,8 +301,12 @@ func TestNobodyCanMakeUsAnAmplifier(t *testing.T) {
 					rec.Packets, rec.Bytes = 1<<32-1, 0
 				}
 				w.observed += rec.Bytes
-				if k := s.Take(rec.Packets); k > 0 {
-					w.Offer(rec, k)
+				draw := s
+				if w.rate = rate; r.IntN(3) == 0 { // a flow that is suspected
+					draw, w.rate = boosted, MaxRate
+				}
+				if k := draw.Take(rec.Packets); k > 0 {
+					w.offer(rec, k)
 				}
 				w.Drain()
 				for ; seen < len(w.sent); seen++ {
@@ -331,4 +344,66 @@ func TestNobodyCanMakeUsAnAmplifier(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPacketsOfOneTracerHadOneChance: hits that a limit holds back wait for each
+// chance on their own, so that the sum of what each tracer says is exact.
+func TestPacketsOfOneTracerHadOneChance(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		w := newWire(t, 1e-6)
+		w.observed = 1 << 40
+		want := 0.
+		suspicious := &About{Evidence: tracer.Evidence{Suspicion: []string{"syn"}}}
+		for i := range uint64(400) {
+			about, rate := &About{}, 1e-6
+			if i%3 != 0 {
+				about, rate = suspicious, 1e-4
+			}
+			if err := w.Offer(record("45.83.0.2", "91.200.16.2"), about, rate, i); err != nil {
+				t.Fatal(err)
+			}
+			want += float64(i) / rate
+			w.Drain()
+			time.Sleep(100 * time.Millisecond)
+		}
+		for w.Waiting() > 0 {
+			w.Drain()
+			time.Sleep(time.Second)
+		}
+		for to, got := range map[string]float64{"45.83.0.2": 0, "91.200.16.2": 0} {
+			for _, d := range w.sent {
+				if d.to.String() == to {
+					got += float64(d.m.Selected) / d.m.Rate
+				}
+				if (d.m.Rate == 1e-4) != (d.m.Class == tracer.Suspicious) || (d.m.Rate == 1e-4) != (len(d.m.Suspicion) == 1) {
+					t.Fatalf("a tracer of rate %v is %s, suspicion %v", d.m.Rate, d.m.Class, d.m.Suspicion)
+				}
+			}
+			if math.Abs(got-want) > 1e-6*want {
+				t.Errorf("%s was told of %v packets, there were %v", to, got, want)
+			}
+		}
+	})
+}
+
+func TestASpoofedSourceIsNotToldThePortsOfTheOtherEnd(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		for spoofed, want := range map[string]flow.Field{"yes": 0, "no": flow.HasPorts, "": flow.HasPorts} {
+			w := newWire(t, 1e-6)
+			w.observed = 1 << 40
+			about := &About{Evidence: tracer.Evidence{Spoofed: spoofed}}
+			if err := w.Offer(record("45.83.0.2", "91.200.16.2"), about, 1e-6, 1); err != nil {
+				t.Fatal(err)
+			}
+			w.Drain()
+			if len(w.sent) != 2 {
+				t.Fatalf("%d were sent", len(w.sent))
+			}
+			for _, d := range w.sent {
+				if known := d.m.Flow.Known & flow.HasPorts; d.m.Spoofed != spoofed || d.to.String() == "91.200.16.2" && known == 0 || d.to.String() == "45.83.0.2" && known != want {
+					t.Errorf("spoofed %q: %s was told %+v", spoofed, d.to, d.m.Flow)
+				}
+			}
+		}
+	})
 }

@@ -9,24 +9,20 @@ import (
 	"time"
 
 	"github.com/overflowd/overflowd/internal/capture"
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/flowtable"
 	"github.com/overflowd/overflowd/internal/selector"
 )
 
 // Role of an interface.
-type Role uint8
+type Role = evidence.Role
 
 const (
-	NoRole Role = iota
-	WAN         // towards the Internet
-	LAN         // towards the hosts that this router serves
+	NoRole = evidence.NoRole
+	WAN    = evidence.WAN // towards the Internet
+	LAN    = evidence.LAN // towards the hosts that this router serves
 )
-
-var roles = [...]string{"", "wan", "lan"}
-
-// String returns how the command line names it.
-func (r Role) String() string { return roles[r] }
 
 // An Interface to capture on.
 type Interface struct {
@@ -44,9 +40,11 @@ const MaxThin = 1024
 // Capturing is how packets are captured.
 type Capturing struct {
 	Interfaces []Interface
-	Filter     capture.Filter // its Thin is where thinning begins
-	Auto       bool           // thins as the load and the losses want it
-	Rate       float64        // chance of one packet to be selected
+	Filter     capture.Filter          // its Thin is where thinning begins
+	Auto       bool                    // thins as the load and the losses want it
+	Rate       float64                 // chance of one packet to be selected
+	Boosted    float64                 // that of one of a suspected flow
+	Guards     func() *evidence.Guards // of the interfaces; the pointer changes when they do
 	// Selector returns a new one of a chance.
 	Selector func(p float64) (*selector.Selector, error)
 }
@@ -55,12 +53,13 @@ type Capturing struct {
 // goroutine: a router has few processors.
 type Capture struct {
 	*Watch
-	o     Capturing
-	taps  []*tap
-	wake  *wake
-	thin  uint32
-	load  load
-	shown atomic.Uint32 // thin, for the status
+	o      Capturing
+	taps   []*tap
+	wake   *wake
+	thin   uint32
+	load   load
+	guards *evidence.Guards
+	shown  atomic.Uint32 // thin, for the status
 }
 
 // A tap is one interface.
@@ -114,12 +113,13 @@ func NewCapture(w *Watch, o Capturing) (*Capture, error) {
 	for i, n := range o.Interfaces {
 		t := &tap{Interface: n, port: flowtable.Port(2 * i)}
 		c.taps = append(c.taps, t)
-		s, err := o.Selector(min(o.Rate/capture.Chance(c.thin), 1))
+		// Both directions share the selectors, of which scale sets the chances.
+		draw, err := NewDraw(o.Rate, o.Boosted, o.Selector)
 		if err != nil {
 			c.Close()
 			return nil, err
 		}
-		t.in = view{port: t.port, selector: s, record: flow.Record{Source: flow.Source{Protocol: flow.Capture}, Known: flow.HasIngress}}
+		t.in = view{port: t.port, draw: draw, record: flow.Record{Source: flow.Source{Protocol: flow.Capture}, Known: flow.HasIngress}}
 		t.out = t.in
 		t.out.port, t.out.record.Known = t.port+1, flow.HasEgress
 		if err := c.open(t); err != nil && !errors.Is(err, capture.ErrNoInterface) {
@@ -150,6 +150,7 @@ func (c *Capture) open(t *tap) error {
 	t.ring = ring
 	t.in.link, t.out.link = ring.Link(), ring.Link()
 	t.in.record.Ingress, t.out.record.Egress = uint32(ring.Index()), uint32(ring.Index())
+	c.guards, t.in.guard = nil, nil
 	c.scale(t, c.thin)
 	t.mu.Lock()
 	if t.last != nil {
@@ -170,8 +171,14 @@ func (c *Capture) scale(t *tap, thin uint32) {
 		return
 	}
 	t.in.thin, t.out.thin = thin, thin
-	// No error: config holds thin to 1/rate.
-	t.in.selector.SetChance(min(c.o.Rate/capture.Chance(thin), 1))
+	// No error: config holds thin to 1/rate. Of suspected flows no more can be
+	// selected than come here.
+	draw, chance := &t.in.draw, capture.Chance(thin)
+	draw.rates = [2]float64{c.o.Rate, max(c.o.Rate, min(c.o.Boosted, chance))}
+	for i, s := range draw.selectors {
+		s.SetChance(min(draw.rates[i]/chance, 1))
+	}
+	t.out.draw = *draw
 	c.table.Forget(t.port)
 	c.table.Forget(t.port + 1)
 }
@@ -229,6 +236,7 @@ func (c *Capture) CountOverrun() {
 func (c *Capture) drain(t *tap) bool {
 	full := t.ring.Full()
 	c.also = &t.counted
+	c.sync()
 	var f capture.Frame
 	for n := 0; n < maxDrain && t.ring.Next(&f); n++ {
 		if t.from != 0 && begun(f.Nanoseconds()-t.from) {
@@ -243,6 +251,23 @@ func (c *Capture) drain(t *tap) bool {
 	}
 	c.flush(&t.in)
 	return t.ring.Full() != full
+}
+
+// sync takes over what is known by now, once a batch.
+func (c *Capture) sync() {
+	if c.detector == nil {
+		return
+	}
+	c.detector.Sync()
+	if c.o.Guards == nil {
+		return
+	}
+	if g := c.o.Guards(); g != c.guards {
+		c.guards = g
+		for _, t := range c.taps {
+			t.in.guard = (*g)[t.in.record.Ingress]
+		}
+	}
 }
 
 // begun tells whether a filter holds that was put there so long ago, in ns. What

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/overflowd/overflowd/internal/capture"
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/netns"
 	"github.com/overflowd/overflowd/internal/selector"
@@ -41,7 +42,7 @@ func capturing(t *testing.T, n *netns.Namespace, hits chan Hit, o Capturing) *Ca
 	o.Selector = selector.New
 	var c *Capture
 	do := func() (err error) {
-		c, err = NewCapture(NewWatch(context.Background(), Sink{Hits: hits}, 1024), o)
+		c, err = NewCapture(NewWatch(context.Background(), Sink{Hits: hits}, 1024, nil), o)
 		return err
 	}
 	err := error(nil)
@@ -461,8 +462,8 @@ func TestSeeingAPacketDoesNotAllocate(t *testing.T) {
 			t.Fatal(err)
 		}
 		hits := make(chan Hit, 1)
-		w := NewWatch(context.Background(), Sink{Hits: hits}, 64)
-		v := view{link: 1, thin: 2, selector: s}
+		w := NewWatch(context.Background(), Sink{Hits: hits}, 64, evidence.NewDetector(evidence.DetectorOptions{Flows: 64, Limit: 100}))
+		v := view{link: 1, thin: 2, draw: same(s)}
 		one := udpFrame(0, 2, 60)
 		n := uint16(0)
 		if got := testing.AllocsPerRun(2000, func() {

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/overflowd/overflowd/internal/conntrack"
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/lru"
-	"github.com/overflowd/overflowd/internal/selector"
 )
 
 // Connections are asked for their counters once in this time. A router has some
@@ -57,8 +57,9 @@ type connection struct {
 // Tracking is how connections are read.
 type Tracking struct {
 	Sink     Sink
-	Selector *selector.Selector
-	Flows    int // connections of which something is known
+	Draw     Draw
+	Detector *evidence.Detector // or nil
+	Flows    int                // connections of which something is known
 	// Privileged calls a function on a thread that may ask the kernel: it wants
 	// CAP_NET_ADMIN for each request.
 	Privileged func(func())
@@ -235,7 +236,8 @@ func (c *Conntrack) emit(e *conntrack.Entry, last *connection, now int64) {
 		add(&c.Counters.Records, 1)
 		add(&c.Counters.Packets, packets)
 		add(&c.Counters.Bytes, bytes)
-		k := c.o.Selector.Take(packets)
+		s := c.suspect(key, packets, bytes, now)
+		k := c.o.Draw.selectors[of(s)].Take(packets)
 		if k == 0 {
 			continue
 		}
@@ -253,8 +255,19 @@ func (c *Conntrack) emit(e *conntrack.Entry, last *connection, now int64) {
 			r.TranslatedSrc, r.TranslatedDst = other.Src, other.Dst
 			r.TranslatedSrcPort, r.TranslatedDstPort = other.SrcPort, other.DstPort
 		}
-		c.hit(&r, k)
+		c.hit(Hit{Record: r, Selected: k, Rate: c.o.Draw.rates[of(s)], Suspicion: s})
 	}
+}
+
+// suspect looks at what a connection has carried since it was last listed, at most a
+// period ago.
+func (c *Conntrack) suspect(key *flow.Key, packets, bytes uint64, now int64) evidence.Reasons {
+	if c.o.Detector == nil {
+		return 0
+	}
+	c.o.Detector.Sync()
+	return c.o.Detector.Record(nil, &flow.Record{Key: *key, Known: flow.HasPackets | flow.HasStart | flow.HasEnd,
+		Packets: packets, Bytes: bytes, Start: now - period.Milliseconds(), End: now}, packets, now)
 }
 
 // aside tells whether a flow is none of the network's: within this host, or one of

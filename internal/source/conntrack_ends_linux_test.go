@@ -47,7 +47,7 @@ func tracking(t *testing.T) (n *netns.Namespace, c *Conntrack, say func()) {
 		if err != nil {
 			return err
 		}
-		c, err = NewConntrack(context.Background(), Tracking{Selector: s, Flows: 64, Privileged: func(f func()) { f() }})
+		c, err = NewConntrack(context.Background(), Tracking{Draw: same(s), Flows: 64, Privileged: func(f func()) { f() }})
 		if err != nil {
 			return err
 		}

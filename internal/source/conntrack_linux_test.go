@@ -62,7 +62,7 @@ func TestRealConnectionsAreCountedToThePacket(t *testing.T) {
 			conns = append(conns, conn)
 		}
 		send(conns[0], 1000) // before
-		c, err = NewConntrack(ctx, Tracking{Sink: Sink{Hits: hits}, Selector: s, Flows: 100, Privileged: func(f func()) { f() }})
+		c, err = NewConntrack(ctx, Tracking{Sink: Sink{Hits: hits}, Draw: same(s), Flows: 100, Privileged: func(f func()) { f() }})
 		return err
 	})
 	if err != nil {

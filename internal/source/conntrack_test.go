@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/overflowd/overflowd/internal/conntrack"
 	"github.com/overflowd/overflowd/internal/flow"
@@ -31,7 +32,7 @@ func connections(t *testing.T, flows int) (*Conntrack, chan Hit) {
 		t.Fatal(err)
 	}
 	hits := make(chan Hit, 100)
-	return &Conntrack{outlet: outlet{sink: Sink{Hits: hits}, ctx: context.Background()}, o: Tracking{Selector: s, Flows: flows},
+	return &Conntrack{outlet: outlet{sink: Sink{Hits: hits}, ctx: context.Background()}, o: Tracking{Draw: same(s), Flows: flows},
 		known: lru.New[uint64](flows), states: make([]connection, flows)}, hits
 }
 
@@ -110,10 +111,10 @@ func TestARecordOfAConnection(t *testing.T) {
 			TranslatedSrc: other.Src, TranslatedDst: other.Dst, TranslatedSrcPort: other.SrcPort, TranslatedDstPort: other.DstPort}
 	}
 	want := []Hit{
-		{record(conntrack.Original, e.Original, udpKey("45.83.0.1:2000", "91.200.16.2:53")), 7},
-		{record(conntrack.Reply, e.Reply, udpKey("91.200.16.2:53", "10.0.0.2:1000")), 5},
+		{record(conntrack.Original, e.Original, udpKey("45.83.0.1:2000", "91.200.16.2:53")), 7, 1, 0, netip.Addr{}},
+		{record(conntrack.Reply, e.Reply, udpKey("91.200.16.2:53", "10.0.0.2:1000")), 5, 1, 0, netip.Addr{}},
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
 	}
 }

@@ -7,16 +7,20 @@ import (
 	"math"
 	"net/netip"
 
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/netflow"
-	"github.com/overflowd/overflowd/internal/selector"
 	"github.com/overflowd/overflowd/internal/sflow"
 )
 
 // Options of a Feed.
 type Options struct {
-	Selector *selector.Selector
-	Sink     Sink
+	Draw Draw
+	Sink Sink
+	// Detector may be nil. Interfaces are those of exporters of which one knows
+	// where they lead.
+	Detector   *evidence.Detector
+	Interfaces []evidence.ExporterInterface
 	// Exporters is how many are remembered, at least 1: their templates, their
 	// sampling, their counters.
 	Exporters int
@@ -47,6 +51,8 @@ type Feed struct {
 
 	// Of the datagram at hand.
 	from                    netip.Addr
+	now                     int64                         // ms since the Unix epoch
+	interfaces              []*evidence.ExporterInterface // of from
 	records, packets, bytes uint64
 	entry                   *entry
 	last                    *flow.Record
@@ -69,6 +75,16 @@ func (f *Feed) receive(from netip.AddrPort, now int64, b []byte) {
 		f.entry = f.Exporters.of(f.from)
 		f.netflow.Interval = f.intervalOf(f.from)
 		f.sflow.Interval = f.netflow.Interval
+		f.interfaces = f.interfaces[:0]
+		for i := range f.o.Interfaces {
+			if x := &f.o.Interfaces[i]; x.Exporters.Contains(f.from) {
+				f.interfaces = append(f.interfaces, x)
+			}
+		}
+	}
+	f.now = now * 1000
+	if f.o.Detector != nil {
+		f.o.Detector.Sync()
 	}
 	f.entry.last.Store(now)
 	var err error
@@ -146,10 +162,30 @@ func (f *Feed) record(r *flow.Record) {
 		f.packets += min(packets, most)
 		f.bytes += min(bytes, most)
 	}
-	if k := f.o.Selector.Take(packets); k != 0 {
-		f.flush() // what the sender may spend must not lag behind the hit
-		f.hit(r, k)
+	if f.o.Detector != nil {
+		var guard *evidence.Guard // of the interface where the packets came in
+		for _, i := range f.interfaces {
+			if i.Index == r.Ingress && r.Known&flow.HasIngress != 0 {
+				guard = i.Guard()
+				break
+			}
+		}
+		if s := f.o.Detector.Record(guard, r, packets, f.now); s != 0 {
+			if k := f.o.Draw.selectors[1].Take(packets); k != 0 {
+				f.selected(r, k, s)
+			}
+			return
+		}
 	}
+	if k := f.o.Draw.selectors[0].Take(packets); k != 0 {
+		f.selected(r, k, 0)
+	}
+}
+
+// selected hands over a record of which packets were chosen.
+func (f *Feed) selected(r *flow.Record, k uint64, s evidence.Reasons) {
+	f.flush() // what the sender may spend must not lag behind the hit
+	f.hit(Hit{Record: *r, Selected: k, Rate: f.o.Draw.rates[of(s)], Suspicion: s, Exporter: f.from})
 }
 
 // most is the largest count of a record that is added up, so that those of one

@@ -12,7 +12,6 @@ import (
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/packet"
 	"github.com/overflowd/overflowd/internal/pcapfile"
-	"github.com/overflowd/overflowd/internal/selector"
 )
 
 // Frames is what those of a capture file are.
@@ -29,10 +28,10 @@ const (
 
 // A File takes the frames of a capture file to the selector.
 type File struct {
-	Frames   Frames // Either until the first ones are read
-	Feed     *Feed  // takes exports
-	Watch    *Watch // takes packets
-	Selector *selector.Selector
+	Frames Frames // Either until the first ones are read
+	Feed   *Feed  // takes exports
+	Watch  *Watch // takes packets
+	Draw   Draw
 
 	view view
 }
@@ -52,8 +51,11 @@ func (f *File) Read(ctx context.Context, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	f.view = view{thin: 1, selector: f.Selector, record: flow.Record{Source: flow.Source{Protocol: flow.Capture}}}
+	f.view = view{thin: 1, draw: f.Draw, record: flow.Record{Source: flow.Source{Protocol: flow.Capture}}}
 	defer f.finish()
+	if d := f.Watch.detector; d != nil {
+		d.Sync()
+	}
 	var p pcapfile.Packet
 	if end := f.begin(file, &p); end != nil {
 		return f.end(end, &p)

@@ -8,15 +8,51 @@ package source
 
 import (
 	"context"
+	"net/netip"
 	"sync/atomic"
 
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/selector"
 )
 
 // A Hit is a record of which packets were selected.
 type Hit struct {
 	Record   flow.Record
 	Selected uint64
+	// Rate is the chance that each packet of the record had.
+	Rate float64
+	// Suspicion are the reasons why that chance was the higher one.
+	Suspicion evidence.Reasons
+	// Exporter is the one that the record came from, if one did.
+	Exporter netip.Addr
+}
+
+// A Draw selects packets of suspected flows with one chance, and all others with
+// another: each packet with that of its kind, independently. So the estimates of both
+// are without bias, and so is their sum.
+type Draw struct {
+	selectors [2]*selector.Selector
+	rates     [2]float64
+}
+
+// NewDraw returns a draw of two chances. A suspected flow's is boosted.
+func NewDraw(rate, boosted float64, selector func(p float64) (*selector.Selector, error)) (d Draw, err error) {
+	for i, p := range [...]float64{rate, max(boosted, rate)} {
+		d.rates[i] = p
+		if d.selectors[i], err = selector(p); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}
+
+// of returns which selector is that of flows with reasons, or without.
+func of(s evidence.Reasons) int {
+	if s != 0 {
+		return 1
+	}
+	return 0
 }
 
 // A Sink is where the hits of a source go.
@@ -51,9 +87,8 @@ type outlet struct {
 }
 
 // hit hands a record over. What was counted before is in the counters.
-func (o *outlet) hit(r *flow.Record, k uint64) {
+func (o *outlet) hit(h Hit) {
 	add(&o.Counters.Hits, 1)
-	h := Hit{Record: *r, Selected: k}
 	select {
 	case o.sink.Hits <- h:
 		return

@@ -29,12 +29,12 @@ var exporter = netip.MustParseAddrPort("192.0.2.1:2055")
 
 // readExports reads a capture file of flow export datagrams.
 func readExports(r io.Reader, feed *Feed) error {
-	f := File{Frames: Exports, Feed: feed, Watch: NewWatch(context.Background(), Sink{}, 1)}
+	f := File{Frames: Exports, Feed: feed, Watch: NewWatch(context.Background(), Sink{}, 1, nil)}
 	return f.Read(context.Background(), r)
 }
 
 func newFeed(s *selector.Selector, hits chan<- Hit, wait bool) *Feed {
-	return NewFeed(context.Background(), Options{Selector: s, Sink: Sink{hits, wait}, Exporters: 8})
+	return NewFeed(context.Background(), Options{Draw: same(s), Sink: Sink{hits, wait}, Exporters: 8})
 }
 
 // read reads a capture file with a rate of 1 and returns all records.
@@ -301,4 +301,9 @@ func BenchmarkFeedV5(b *testing.B) {
 		f.receive(exporter, 0, datagram)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(30*b.N), "ns/record")
+}
+
+// same draws from all flows with one selector.
+func same(s *selector.Selector) Draw {
+	return Draw{selectors: [2]*selector.Selector{s, s}, rates: [2]float64{1, 1}}
 }

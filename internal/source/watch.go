@@ -6,21 +6,24 @@ import (
 	"context"
 	"sync/atomic"
 
+	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/flowtable"
 	"github.com/overflowd/overflowd/internal/packet"
-	"github.com/overflowd/overflowd/internal/selector"
 )
 
 // A Watch takes packets, one by one, through a flow table to the selector. It
 // belongs to one goroutine; its Counters do not.
 type Watch struct {
 	outlet
-	table *flowtable.Table
+	table    *flowtable.Table
+	detector *evidence.Detector // nil: nothing is suspected
+	turn     int                // which of the packets at hand is the sample for the rate
 
 	// Packets at hand: one, or as many as may gather, whose entries in the table
 	// are touched meanwhile.
 	packets [16]flowtable.Packets
+	quoted  [16]flow.Key // of ICMP: what an error is about
 	views   [16]*view
 	n       int                // that have gathered
 	at      *flowtable.Packets // the next one
@@ -37,9 +40,9 @@ type Watch struct {
 // counted is what an interface has seen, times thin.
 type counted struct{ packets, bytes atomic.Uint64 }
 
-// NewWatch returns a watch with a table of so many flows.
-func NewWatch(ctx context.Context, sink Sink, flows int) *Watch {
-	w := &Watch{outlet: outlet{sink: sink, ctx: ctx}, table: flowtable.New(flows)}
+// NewWatch returns a watch with a table of so many flows. The detector may be nil.
+func NewWatch(ctx context.Context, sink Sink, flows int, detector *evidence.Detector) *Watch {
+	w := &Watch{outlet: outlet{sink: sink, ctx: ctx}, table: flowtable.New(flows), detector: detector}
 	w.at = &w.packets[0]
 	return w
 }
@@ -54,8 +57,9 @@ type view struct {
 	link packet.LinkType
 	// thin is N if 1 packet in N comes here, so that each counts as N. The chance
 	// of the selector is the higher.
-	thin     uint32
-	selector *selector.Selector
+	thin  uint32
+	draw  Draw
+	guard *evidence.Guard // of what comes in, or nil
 	// record holds what all records of the port have alike.
 	record flow.Record
 }
@@ -79,6 +83,9 @@ func (w *Watch) see(v *view, data []byte, length uint32, time int64, tag uint32)
 		}
 		measure(p, data, length, uint16(tag))
 	}
+	if w.detector != nil && (p.Protocol == protoICMP || p.Protocol == protoICMPv6) {
+		w.quoted[w.n], _ = packet.Quoted(v.link, data)
+	}
 	if w.gather {
 		w.table.Touch(p)
 		w.views[w.n] = v
@@ -91,10 +98,28 @@ func (w *Watch) see(v *view, data []byte, length uint32, time int64, tag uint32)
 	w.seen += uint64(p.Count)
 	w.bytes += p.Bytes
 	e := w.table.Add(p)
-	if k := v.selector.Take(uint64(p.Count)); k != 0 {
+	s := v.draw.selectors[0]
+	if w.detector != nil {
+		if evidence.Pending(e.Suspicion) {
+			w.detector.Look(v.guard, w.table, p, e, &w.quoted[0], v.thin > 1)
+		}
+		if w.turn++; w.turn%evidence.SampleRate == 0 {
+			w.detector.Sample(p, e, v.thin)
+		}
+		if evidence.Of(e.Suspicion) != 0 {
+			s = v.draw.selectors[1]
+		}
+	}
+	if k := s.Take(uint64(p.Count)); k != 0 {
 		w.selected(v, e, k)
 	}
 }
+
+// Protocol numbers of IANA.
+const (
+	protoICMP   = 1
+	protoICMPv6 = 58
+)
 
 // settle counts the packets that have gathered.
 func (w *Watch) settle() {
@@ -103,12 +128,25 @@ func (w *Watch) settle() {
 	for i := range packets {
 		w.table.TouchAgain(&packets[i])
 	}
+	w.turn = (w.turn + 5) % evidence.SampleRate // each place in its turn, however many have gathered
 	for i := range packets {
 		p, v := &packets[i], w.views[i]
 		w.seen += uint64(p.Count)
 		w.bytes += p.Bytes
 		e := w.table.Add(p)
-		if k := v.selector.Take(uint64(p.Count)); k != 0 {
+		s := v.draw.selectors[0]
+		if w.detector != nil {
+			if evidence.Pending(e.Suspicion) {
+				w.detector.Look(v.guard, w.table, p, e, &w.quoted[i], v.thin > 1)
+			}
+			if i == w.turn {
+				w.detector.Sample(p, e, v.thin)
+			}
+			if evidence.Of(e.Suspicion) != 0 {
+				s = v.draw.selectors[1]
+			}
+		}
+		if k := s.Take(uint64(p.Count)); k != 0 {
 			w.selected(v, e, k)
 		}
 	}
@@ -120,7 +158,8 @@ func (w *Watch) selected(v *view, e *flowtable.Entry, k uint64) {
 	r := v.record
 	e.Fill(&r)
 	r.Interval = v.thin
-	w.hit(&r, k)
+	s := evidence.Of(e.Suspicion)
+	w.hit(Hit{Record: r, Selected: k, Rate: v.draw.rates[of(s)], Suspicion: s})
 }
 
 // measure counts the bytes that the header does not tell, and the packets that

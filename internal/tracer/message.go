@@ -92,7 +92,10 @@ func (r *reader) message(root *value, key PublicKey) *Message {
 
 	if c := root.member("contact"); c != nil {
 		m.Contact = Contact{Email: r.text(c, "email"), Identity: r.text(c, "identity"), URL: r.text(c, "url"),
-			ASN: uint32(r.uint(c, "asn", 32))}
+			Role: r.text(c, "role"), ASN: uint32(r.uint(c, "asn", 32))}
+	}
+	if e := root.member("evidence"); e != nil {
+		m.Evidence = Evidence{Spoofed: r.text(e, "spoofed"), Method: r.text(e, "method"), Point: r.text(e, "point"), Suspicion: r.texts(e, "suspicion")}
 	}
 	if s := root.member("sampling"); s != nil {
 		m.Rate = r.float(s, "rate")
@@ -186,6 +189,24 @@ func (r *reader) text(v *value, name string) string {
 		r.fail(strconv.Quote(name))
 	}
 	return s
+}
+
+// texts returns the strings of an array, nil if it is not there.
+func (r *reader) texts(v *value, name string) (texts []string) {
+	x := v.member(name)
+	if x == nil {
+		return nil
+	}
+	if x.kind != jsonArray {
+		r.fail(strconv.Quote(name))
+	}
+	for i := range x.elems {
+		if x.elems[i].kind != jsonString {
+			r.fail(strconv.Quote(name))
+		}
+		texts = append(texts, x.elems[i].str)
+	}
+	return texts
 }
 
 // uint returns an integer member, 0 if it is not there.

@@ -34,6 +34,7 @@ type Tracer struct {
 	Flow    flow.Record
 	Time    int64 // when the tracer was made, milliseconds since the Unix epoch
 	Contact Contact
+	Evidence
 	// Rate is the chance of one packet to be selected. Selected packets stand
 	// behind this tracer, so that Selected/Rate estimates the packets that
 	// passed. Held of them were selected earlier, also of other flows, and
@@ -47,11 +48,25 @@ type Tracer struct {
 	Seq      uint64 // counts the tracers of one run of the sender, from 1
 }
 
-// Contact is who answers for the network that saw the flow.
+// Contact is who answers for the network that saw the flow. Role is what for:
+// "abuse", "noc" or "tech".
 type Contact struct {
-	Email, Identity, URL string
-	ASN                  uint32
+	Email, Identity, URL, Role string
+	ASN                        uint32
 }
+
+// Evidence is what the sender knows of the flow. The words are those of SPEC.md,
+// section 1.1. Without any suspicion the tracer is but information.
+type Evidence struct {
+	Spoofed, Method, Point string
+	Suspicion              []string
+}
+
+// Values of metadata.class.
+const (
+	Informational = "INFORMATIONAL"
+	Suspicious    = "SUSPICIOUS"
+)
 
 // Empty tells whether there is no way to reach anybody. An AS number alone is
 // one: registries know its contacts.
@@ -99,7 +114,13 @@ func (t *Tracer) AppendMessage(dst []byte) []byte {
 	if f.Known&flow.HasTTL != 0 {
 		dst = appendUint(dst, `,"ttl":`, uint64(f.TTL))
 	}
-	dst = append(dst, `}},"metadata":{"class":"INFORMATIONAL","info":"FLOWSEEN","time":`...)
+	dst = append(dst, `}},"metadata":{"class":"`...)
+	if len(t.Suspicion) > 0 {
+		dst = append(dst, Suspicious...)
+	} else {
+		dst = append(dst, Informational...)
+	}
+	dst = append(dst, `","info":"FLOWSEEN","time":`...)
 	dst = appendMillis(dst, t.Time)
 	dst = append(dst, '}')
 	dst = t.Contact.append(dst)
@@ -113,6 +134,7 @@ func (t *Tracer) AppendMessage(dst []byte) []byte {
 		dst = appendUint(dst, `,"exporter_interval":`, uint64(f.Interval))
 	}
 	dst = append(dst, '}')
+	dst = t.Evidence.append(dst)
 	if e := t.Succeeds; e != nil {
 		dst = append(dst, `,"succeeds":{"key":"`...)
 		dst = hex.AppendEncode(dst, e.Old[:])
@@ -139,7 +161,7 @@ func (c *Contact) append(dst []byte) []byte {
 	}
 	dst = append(dst, `,"contact":{`...)
 	for _, m := range []struct{ name, value string }{
-		{`"email":`, c.Email}, {`"identity":`, c.Identity}, {`"url":`, c.URL},
+		{`"email":`, c.Email}, {`"identity":`, c.Identity}, {`"url":`, c.URL}, {`"role":`, c.Role},
 	} {
 		if m.value != "" {
 			dst = append(dst, m.name...)
@@ -148,6 +170,33 @@ func (c *Contact) append(dst []byte) []byte {
 	}
 	if c.ASN != 0 {
 		dst = append(appendUint(dst, `"asn":`, uint64(c.ASN)), ',')
+	}
+	dst[len(dst)-1] = '}'
+	return dst
+}
+
+func (e *Evidence) append(dst []byte) []byte {
+	before := len(dst)
+	dst = append(dst, `,"evidence":{`...)
+	empty := len(dst)
+	for _, m := range []struct{ name, value string }{
+		{`"spoofed":`, e.Spoofed}, {`"method":`, e.Method}, {`"point":`, e.Point},
+	} {
+		if m.value != "" {
+			dst = append(dst, m.name...)
+			dst = append(AppendString(dst, m.value), ',')
+		}
+	}
+	if len(e.Suspicion) > 0 {
+		dst = append(dst, `"suspicion":[`...)
+		for _, s := range e.Suspicion {
+			dst = append(AppendString(dst, s), ',')
+		}
+		dst[len(dst)-1] = ']'
+		dst = append(dst, ',')
+	}
+	if len(dst) == empty {
+		return dst[:before]
 	}
 	dst[len(dst)-1] = '}'
 	return dst

@@ -357,3 +357,41 @@ func BenchmarkSign(b *testing.B) {
 		Sign(key, buf)
 	}
 }
+
+func TestEvidenceIsReadAsItWasWritten(t *testing.T) {
+	for _, c := range []struct {
+		evidence Evidence
+		text     string
+		class    string
+	}{
+		{Evidence{}, "", Informational},
+		{Evidence{Spoofed: "unknown"}, `"evidence":{"spoofed":"unknown"}`, Informational},
+		{Evidence{Spoofed: "no", Method: "prefix", Point: "lan"}, `"evidence":{"spoofed":"no","method":"prefix","point":"lan"}`, Informational},
+		{Evidence{Spoofed: "yes", Method: "special", Point: "wan", Suspicion: []string{"special", "rate"}},
+			`"evidence":{"spoofed":"yes","method":"special","point":"wan","suspicion":["special","rate"]}`, Suspicious},
+		{Evidence{Suspicion: []string{"syn"}}, `"evidence":{"suspicion":["syn"]}`, Suspicious},
+	} {
+		x := Tracer{Flow: flow.Record{Key: flow.Key{Family: flow.IPv4, Src: [16]byte{45, 83}, Dst: [16]byte{91, 200}}}, Time: 1e12, Rate: 1e-4, Selected: 1,
+			Evidence: c.evidence, Contact: Contact{Email: "abuse@example.net", Role: "abuse"}}
+		message := x.AppendMessage(nil)
+		if !strings.Contains(string(message), c.text) || strings.Contains(string(message), "evidence") != (c.text != "") {
+			t.Errorf("%s has no %s", message, c.text)
+		}
+		signed := Sign(ed25519.NewKeyFromSeed(make([]byte, 32)), message)
+		m, err := signed.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(c.evidence, m.Evidence); d != "" || m.Class != c.class || m.Contact != x.Contact {
+			t.Errorf("class %s, contact %+v, evidence (-want +got)\n%s", m.Class, m.Contact, d)
+		}
+	}
+	for _, bad := range []string{`{"spoofed":1}`, `{"suspicion":"syn"}`, `{"suspicion":[1]}`} {
+		x := Tracer{Flow: flow.Record{Key: flow.Key{Family: flow.IPv4}}, Time: 1e12, Rate: 1e-4, Selected: 1}
+		message := strings.Replace(string(x.AppendMessage(nil)), `"sampling"`, `"evidence":`+bad+`,"sampling"`, 1)
+		signed := Sign(ed25519.NewKeyFromSeed(make([]byte, 32)), []byte(message))
+		if _, err := signed.Open(); !errors.Is(err, ErrMessage) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}

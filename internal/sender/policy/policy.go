@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/prefix"
 )
 
 // Reason why an end of a flow is not told, or Allowed.
@@ -152,6 +153,29 @@ func (o own) has(a netip.Addr) bool {
 
 // Mine tells whether an address is one of our own.
 func (p *Policy) Mine(a netip.Addr) bool { return (*p.own.Load())[a] }
+
+// Special returns the addresses that the registries give to no network on the Internet
+// and that the owner did not open, multicast among them. Of those whose standing they
+// leave open, as 6to4, there are none.
+func (p *Policy) Special() *prefix.Set {
+	var set prefix.Builder
+	for bits := range 129 { // the most specific one decides
+		for _, b := range p.registry {
+			if b.prefix.Bits() != bits {
+				continue
+			}
+			if b.reach == yes || b.reach == na {
+				set.Cut(b.prefix)
+			} else {
+				set.Add(b.prefix)
+			}
+		}
+	}
+	for _, n := range p.private {
+		set.Cut(n)
+	}
+	return set.Set().Sieved()
+}
 
 // Reachable tells whether an address may be named: a packet to it goes to one host
 // on the Internet, or to one that the owner opened.

@@ -435,3 +435,52 @@ func BenchmarkCheck(b *testing.B) {
 		p.Check(&k)
 	}
 }
+
+// TestSpecialIsWhatMayNotBeNamed but for what the registries leave open, and at the
+// edges of each block.
+func TestSpecialIsWhatMayNotBeNamed(t *testing.T) {
+	private := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	p := New(private)
+	special := p.Special()
+	has := func(a netip.Addr) bool {
+		var b [16]byte
+		copy(b[:], a.AsSlice())
+		if a.Is4() {
+			return special.Contains(flow.IPv4, &b)
+		}
+		return special.Contains(flow.IPv6, &b)
+	}
+	checked := 0
+	for _, block := range p.registry {
+		first, last := edges(block.prefix)
+		for _, a := range []netip.Addr{first, first.Prev(), last, last.Next()} {
+			if !a.IsValid() {
+				continue
+			}
+			best, standing := -1, never
+			for _, b := range p.registry {
+				if b.prefix.Contains(a) && b.prefix.Bits() > best {
+					best, standing = b.prefix.Bits(), b.reach
+				}
+			}
+			want := (standing == no || standing == never) && !private[0].Contains(a)
+			if got := has(a); got != want {
+				t.Errorf("%s: %v", a, got)
+			}
+			checked++
+		}
+	}
+	if checked < 150 || !has(netip.MustParseAddr("192.168.1.1")) || has(netip.MustParseAddr("8.8.8.8")) || has(netip.MustParseAddr("2002::1")) || !has(netip.MustParseAddr("fd00::1")) {
+		t.Errorf("%d addresses were checked", checked)
+	}
+}
+
+// edges returns the first and the last address of a prefix.
+func edges(p netip.Prefix) (first, last netip.Addr) {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	last, _ = netip.AddrFromSlice(b)
+	return p.Masked().Addr(), last
+}
