@@ -57,7 +57,7 @@ func TestTheSumOfBothDrawsIsWithoutBias(t *testing.T) {
 		other[23], other[38], other[39] = 17, 0, 8 // UDP
 		var sum [2]float64
 		for n := range packets {
-			at := int64(1_790_000_000_000 + n/10)
+			at := 1_790_000_000_000 + int64(n/10)
 			if n%2 == 0 {
 				binary.BigEndian.PutUint32(frame[26:], random.Uint32())
 				w.see(v, frame, 60, at, 0)
@@ -116,7 +116,7 @@ func TestTheFirstTracerComesSoonerByTheBoost(t *testing.T) {
 			frame := synFrame()
 			for n := 0; len(hits) == 0; n++ {
 				binary.BigEndian.PutUint32(frame[26:], random.Uint32())
-				w.see(v, frame, 60, int64(1_790_000_000_000+n/100), 0)
+				w.see(v, frame, 60, 1_790_000_000_000+int64(n/100), 0)
 				times[run]++
 			}
 		}
@@ -168,7 +168,7 @@ func benchSuspicion(b *testing.B, detector *evidence.Detector, frames [][]byte) 
 	began := time.Now()
 	for n := range b.N {
 		f := frames[n%len(frames)]
-		w.see(v, f, uint32(len(f)), int64(1_790_000_000_000+n/1000), 0)
+		w.see(v, f, uint32(len(f)), 1_790_000_000_000+int64(n/1000), 0)
 		if n%256 == 0 {
 			w.flush(v)
 			for len(hits) > 0 {
