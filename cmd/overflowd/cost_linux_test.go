@@ -191,7 +191,7 @@ func TestBudgetOfInstructions(t *testing.T) {
 func TestBudgetOfMemory(t *testing.T) {
 	mini := buildTags(t, "mini")
 	t.Run("mini", func(t *testing.T) { memoryOfRecords(t, mini, "0.000000000001", 5<<10) })
-	t.Run("mini with tracers", func(t *testing.T) { memoryOfRecords(t, mini, "0.00001", 5<<10+400) })
+	t.Run("mini with tracers", func(t *testing.T) { memoryOfRecords(t, mini, "0.00001", 5<<10+512) })
 	t.Run("full", func(t *testing.T) { memoryOfRecords(t, buildRelease(t), "0.00001", 9_000_000>>10) })
 }
 
