@@ -18,7 +18,7 @@ BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/evidence ./inte
 # A number of runs, as go test takes the end of a time for a failure now and then.
 FUZZTIME ?= 100000x
 
-.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt image deb install board boards tested-board clean
+.PHONY: all build release run test packages lint unit compare pack mips fuzz budget bench cross openwrt image deb install board boards clean
 .NOTPARALLEL:
 
 all: build
@@ -39,7 +39,7 @@ run: build
 	cat bin/tracers.json
 	bin/overflowd verify bin/tracers.json
 
-test: packages lint unit compare pack mips fuzz budget tested-board
+test: packages lint unit compare pack mips fuzz budget
 
 packages:
 	@.ci/packages
@@ -84,11 +84,6 @@ budget: cross
 BOARDS ?= malta-be malta-le armv7 arm64 x86-64
 boards: openwrt
 	cd board && go vet ./... && BOARDS="$(BOARDS)" ../.ci/gotest -timeout 60m .
-
-# That of them which make test has: each kernel takes some ten minutes the first time.
-tested-board:
-	@echo "Of the boards only malta-be is tested here; make boards tests all: $(BOARDS)"
-	$(MAKE) boards BOARDS=malta-be ARCHITECTURES="mips_24kc=mips x86_64=amd64"
 
 # All that is tested on one of them: make board BOARD=malta-be
 board:

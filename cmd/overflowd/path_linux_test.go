@@ -128,8 +128,11 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 	if err := json.Unmarshal(report("json"), &told); err != nil {
 		t.Fatal(err)
 	}
-	found := false
+	found, sum := false, map[string]float64{}
 	for _, a := range told.Attacks {
+		for _, c := range a.Carriers {
+			sum[c.Contact.Identity] += c.Packets
+		}
 		if a.Port != 80 {
 			continue
 		}
@@ -145,7 +148,8 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 			if c.Hops == nil || *c.Hops != want.hops || c.Contact.Email != "abuse@"+want.who+".example" || c.Contact.Identity != "Router "+want.who {
 				t.Errorf("carrier %d: %+v, want %+v", i, c, want)
 			}
-			// The limits make of it few tracers, but all that was selected is in them.
+			// The limits make of it few tracers, so which of two flows they are about is
+			// known roughly.
 			if c.Packets < 40_000*(1-2*c.Percent/100) || c.Packets > 60_000*(1+2*c.Percent/100) {
 				t.Errorf("%s tells of %.0f packets ±%.0f %% of 40,000", want.who, c.Packets, c.Percent)
 			}
@@ -154,6 +158,12 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 	if !found {
 		t.Fatalf("%s\n%s\n%s\n%s", report("text"), victim, first, third)
 	}
+	// But all that was selected is in them: a few dozen packets.
+	for who, want := range map[string]float64{"Router one": 40_000, "Router three": 50_000} {
+		if sum[who] < want*0.3 || sum[who] > want*1.7 {
+			t.Errorf("%s tells of %.0f packets in all, want %.0f", who, sum[who], want)
+		}
+	}
 	t.Logf("the victim's report:\n%s", report("text"))
 	for ns, socket := range map[string]string{ro1: "one.sock", ro3: "three.sock"} {
 		status, err := exec.Command("ip", "netns", "exec", ns, overflowd, "status", "--json", "--status", filepath.Join(open, socket)).Output()
@@ -161,7 +171,11 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 			t.Errorf("no receipt came back: %v: %s", err, status)
 		}
 	}
-	spoofed.wait(t, "SPOOFED: somebody sends in the name of 45.90.0.2: Router one abuse@one.example (key ")
+	// Of the carriers the one whose tracer came first is named.
+	spoofed.wait(t, "SPOOFED: somebody sends in the name of 45.90.0.2: Router ")
+	if alarm := regexp.MustCompile(`SPOOFED: .* Router (one abuse@one|three abuse@three)\.example \(key [0-9a-f]{16}, .* of a flow from 45\.90\.0\.2 to 11\.0\.2\.2 port 53,`); !alarm.MatchString(spoofed.String()) {
+		t.Errorf("the alarm is another:\n%s", spoofed)
+	}
 	status, err := exec.Command("ip", "netns", "exec", spo, overflowd, "status", "--status", filepath.Join(open, "spo.sock")).CombinedOutput()
 	if err != nil || !regexp.MustCompile(`SPOOFED +\d+ tracers? of flows in our name that we did not send; the last from 45\.90\.0\.2 to `).Match(status) {
 		t.Errorf("status: %v: %s", err, status)

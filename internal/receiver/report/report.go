@@ -64,7 +64,7 @@ type Attack struct {
 type Estimate struct {
 	Packets float64 `json:"packets"`
 	Bytes   float64 `json:"bytes"`
-	Percent float64 `json:"percent"` // the error: 196/sqrt(k), of 95 % of the cases
+	Percent float64 `json:"percent"` // the error in 95 % of the cases: 196/sqrt(k) if the tracers name one flow, more if some was held back of several
 }
 
 // Verdicts count who says that sources are forged.
@@ -115,7 +115,6 @@ type Carrier struct {
 	level   receiver.Level
 	example *receiver.Received
 	sources map[netip.Addr]int
-	k       float64
 }
 
 // Builder collects tracers. Attacks of which there are more than it can hold are
@@ -152,7 +151,10 @@ type totalKey struct {
 	source bool
 }
 
-type total struct{ selected, direct float64 }
+type total struct {
+	selected, direct float64 // weights
+	k, named         float64 // counts of the same
+}
 
 type building struct {
 	carriers map[tracer.PublicKey]*carrying
@@ -166,7 +168,20 @@ type carrying struct {
 	parts map[totalKey]*part
 }
 
-type part struct{ packets, bytes, selected float64 }
+type part struct {
+	packets, bytes, selected float64
+	k, named                 float64 // of the tracers' packets, those of the flows that they name
+}
+
+// variance returns the relative one of a part of a total: that of how many were
+// selected, and, when there are other flows, that of which of them the limits let
+// be named, as a share's.
+func (p *part) variance(t *total) float64 {
+	if t.named == 0 || p.named == 0 {
+		return 1 / max(p.k, 1)
+	}
+	return 1/max(t.k, 1) + 1/p.named - 1/t.named
+}
 
 const (
 	maxAttacks  = 20_000
@@ -213,6 +228,8 @@ func (b *Builder) Add(x *receiver.Received) {
 	}
 	t.selected += weight(x.Selected, x.Rate)
 	t.direct += weight(x.Selected-x.Held, x.Rate)
+	t.k += float64(x.Selected)
+	t.named += float64(x.Selected - x.Held)
 	a := b.attacks[k]
 	if a == nil {
 		if len(b.attacks) >= maxAttacks {
@@ -240,6 +257,15 @@ func (b *Builder) Add(x *receiver.Received) {
 	c.add(x, tk)
 }
 
+// percent returns the error in 95 % of the cases of a sum whose variance is told:
+// 196/sqrt(k) for k packets of one flow.
+func percent(variance, sum float64) float64 {
+	if !(sum > 0) {
+		return 196
+	}
+	return 196 * math.Sqrt(variance) / sum
+}
+
 // weight is how many packets so many selected ones stand for: what is above 1e15
 // is a lie, and would be no number soon.
 func weight(selected uint64, rate float64) float64 { return min(float64(selected)/rate, 1e15) }
@@ -258,7 +284,8 @@ func (c *carrying) add(x *receiver.Received, tk totalKey) {
 	p.packets += weight(x.Selected-x.Held, x.Rate)
 	p.bytes += weight(x.Selected-x.Held, x.Rate) * min(size, 1<<16)
 	p.selected += weight(x.Selected, x.Rate)
-	c.k += float64(x.Selected)
+	p.k += float64(x.Selected)
+	p.named += float64(x.Selected - x.Held)
 	if x.Hops >= 0 {
 		if c.Hops == nil {
 			c.Hops, c.MaxHops = new(int), new(int)
@@ -301,10 +328,10 @@ func (c *carrying) merge(o *carrying) {
 		c.First = o.First
 	}
 	c.Tracers += o.Tracers
-	c.k += o.k
 	for tk, p := range o.parts {
 		if q := c.parts[tk]; q != nil {
 			q.packets, q.bytes, q.selected = q.packets+p.packets, q.bytes+p.bytes, q.selected+p.selected
+			q.k, q.named = q.k+p.k, q.named+p.named
 		} else {
 			c.parts[tk] = p
 		}
@@ -436,11 +463,12 @@ func (b *Builder) attack(k attackKey, a *building) *Attack {
 			c.level = l
 		}
 		c.Trust = c.level.String()
+		squares := 0.0
 		for tk, p := range c.parts {
 			t := b.totals[tk]
 			// What was held back is attributed as what was not; if all was, to the
 			// flows that stand for it.
-			scale := 1.0
+			scale, variance := 1.0, p.variance(t)
 			switch {
 			case t.direct > 0:
 				scale = t.selected / t.direct
@@ -449,8 +477,9 @@ func (b *Builder) attack(k attackKey, a *building) *Attack {
 			}
 			c.Packets += p.packets * scale
 			c.Bytes += p.bytes * scale
+			squares += p.packets * scale * p.packets * scale * variance
 		}
-		c.Percent = 196 / math.Sqrt(max(c.k, 1))
+		c.Percent = percent(squares, c.Packets)
 		if c.level > receiver.NewKey {
 			r.Standing = true
 		}
@@ -475,7 +504,7 @@ func (b *Builder) attack(k attackKey, a *building) *Attack {
 		c.First, c.Last = c.First.UTC(), c.Last.UTC()
 	}
 	r.First, r.Last = r.First.UTC(), r.Last.UTC()
-	k2 := 0.0
+	squares := 0.0
 	for _, c := range r.Carriers {
 		if c.Packets > r.AtLeast.Packets && (c.level > receiver.NewKey || !r.Standing) {
 			r.AtLeast = c.Estimate
@@ -483,10 +512,10 @@ func (b *Builder) attack(k attackKey, a *building) *Attack {
 		if c.level > receiver.NewKey || !r.Standing {
 			r.AtMost.Packets += c.Packets
 			r.AtMost.Bytes += c.Bytes
-			k2 += c.k
+			squares += c.Packets * c.Percent / 196 * c.Packets * c.Percent / 196
 		}
 	}
-	r.AtMost.Percent = 196 / math.Sqrt(max(k2, 1))
+	r.AtMost.Percent = percent(squares, r.AtMost.Packets)
 	shared(r.Carriers)
 	inPathOrder(r.Carriers)
 	r.Sources, r.More = top(a.sources, 5)

@@ -118,6 +118,9 @@ func TestWhatWasHeldBackIsShared(t *testing.T) {
 	if !near(of80.AtLeast.Packets, 11e6*3/4) || !near(of443.AtLeast.Packets, 11e6/4) || !near(of80.AtLeast.Packets+of443.AtLeast.Packets, 11e6) {
 		t.Errorf("%v and %v", of80.AtLeast, of443.AtLeast)
 	}
+	if want := 196 * math.Sqrt(1./11+1./3-1./4); !near(of80.AtLeast.Percent, want) {
+		t.Errorf("±%v %%, want %v: which flows were named is a sample, too", of80.AtLeast.Percent, want)
+	}
 	if c := of443.Carriers; len(c) != 2 || !near(c[0].Packets+c[1].Packets, 4e6+11e6/4) {
 		t.Errorf("%+v", c)
 	}
