@@ -221,11 +221,11 @@ func TestInitScript(t *testing.T) {
 			config contact 'contact'
 				option email 'abuse@example.net'
 				option identity '` + odd + `'
-				option url 'https://b.example/?https://a.example/?b&c'
+				option url 'https://a.net/?b&c=d'
 				option asn 'AS64496'
 			`},
 			argv: "--send udp --private 10.0.0.0/8 --private fd00::/8 --rate 1/2000 --flows 1000 --max-exporters 7 --contact-email abuse@example.net " +
-				"--contact-identity " + odd + " --contact-url https://b.example/?https://a.example/?b&c --asn AS64496 " +
+				"--contact-identity " + odd + " --contact-url https://a.net/?b&c=d --asn AS64496 " +
 				"--interface eth7 --interface eth8 --interface eth1 --exporter 192.0.2.0/24 --sampling-interval 192.0.2.0/24=100 --thin auto --udpport 9995 --listen ::1 --conntrack --nat" + tail,
 			others: map[string]string{"env": "GOMEMLIMIT=20MiB GOGC=100", "capabilities": "/etc/capabilities/overflowd-nat.json", "stdout": "1"}},
 	} {
