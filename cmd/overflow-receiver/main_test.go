@@ -84,7 +84,7 @@ func told(ts *testscript.TestScript, number uint64, words []string) *receiver.Re
 	var err error
 	x.Message, err = x.Signed.Open()
 	ts.Check(err)
-	x.Arrived, x.Verdict = time.UnixMilli(m.Time), tracer.ReadVerdict(x.Signed.Message)
+	x.Arrived = time.UnixMilli(m.Time)
 	return x
 }
 

@@ -247,7 +247,7 @@ func (f *fileReader) one(place string, signed tracer.Signed, err error) {
 		return
 	}
 	f.seen[id] = true
-	f.builder.Add(&receiver.Received{Message: m, Signed: signed, Hops: -1, Arrived: time.UnixMilli(m.Time), Verdict: tracer.ReadVerdict(signed.Message)})
+	f.builder.Add(&receiver.Received{Message: m, Signed: signed, Hops: -1, Arrived: time.UnixMilli(m.Time)})
 }
 
 func (f *fileReader) say() {

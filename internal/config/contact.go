@@ -10,7 +10,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/overflowd/overflowd/internal/evidence"
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -69,7 +68,7 @@ func fillContact(c *tracer.Contact, prefix, email, identity, url, role, asn stri
 func isRole(s string) bool { return s == "abuse" || s == "noc" || s == "tech" }
 
 // largest returns the longest message that a tracer with this contact can be,
-// so that no flow is ever too long to tell.
+// so that no flow is ever too long to tell. Evidence takes what room is left.
 func largest(c tracer.Contact) []byte {
 	ones := [16]byte{}
 	for i := range ones {
@@ -85,8 +84,7 @@ func largest(c tracer.Contact) []byte {
 			TOS:    255, TCPFlags: 255, TTL: 255, Interval: 1<<32 - 1,
 			Packets: most, Bytes: most, Start: 1e16, End: 1e16,
 		},
-		Evidence: tracer.Evidence{Spoofed: evidence.Yes.String(), Method: "special", Point: evidence.LAN.String(), Suspicion: evidence.LongestReasons.Names()},
-		Time:     1e14, Contact: c, Rate: 1.0 / 3e6, Selected: most, Held: most,
+		Time: 1e14, Contact: c, Rate: 1.0 / 3e6, Selected: most, Held: most,
 		Succeeds: &tracer.Endorsement{Since: 1e11}, To: netip.AddrFrom16(ones), Seq: most,
 	}
 	return t.AppendMessage(nil)

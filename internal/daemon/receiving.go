@@ -319,7 +319,7 @@ func sentence(t *receiver.Received, w witness) string {
 		fmt.Fprintf(&b, " port %d", f.DstPort)
 	}
 	fmt.Fprintf(&b, ", protocol %d", f.Protocol)
-	if t.Verdict.Spoofed == "yes" {
+	if t.Spoofed == "yes" {
 		b.WriteString(", and that its source is forged")
 	}
 	switch {

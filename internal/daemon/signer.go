@@ -41,6 +41,11 @@ func (s *signer) Sign(t *tracer.Tracer) (tracer.Signed, error) {
 	t.Seq = s.seq
 	rand.Read(t.Nonce[:])
 	s.message = t.AppendMessage(s.message[:0])
+	// The contact has the room that the longest of flows leaves, the evidence what is
+	// left: of a usual flow 300 bytes.
+	for len(s.message) > tracer.MaxMessage && t.Shorten() {
+		s.message = t.AppendMessage(s.message[:0])
+	}
 	return tracer.Sign(s.id.Private, s.message), nil
 }
 

@@ -26,11 +26,8 @@ const (
 	Listed
 	endOfReasons
 
-	// AllReasons is the set of all, and LongestReasons the one with the longest names
-	// that there can be: an opening, an answer of TCP and one of UDP exclude each
-	// other.
-	AllReasons     = endOfReasons - 1
-	LongestReasons = Special | Backscatter | Rate | Listed
+	// AllReasons is the set of all.
+	AllReasons = endOfReasons - 1
 )
 
 // reasons are their names in the tracer's "suspicion" and in the status.

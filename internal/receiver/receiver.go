@@ -16,10 +16,9 @@ import (
 type Received struct {
 	*tracer.Message
 	Signed  tracer.Signed // its Message is owned
-	Verdict tracer.Verdict
-	From    netip.Addr // who delivered it; not valid if nobody knows
-	Hops    int        // that the delivery took, -1 if nobody knows
-	Port    uint16     // from where a datagram came; 0: it was none
+	From    netip.Addr    // who delivered it; not valid if nobody knows
+	Hops    int           // that the delivery took, -1 if nobody knows
+	Port    uint16        // from where a datagram came; 0: it was none
 	Arrived time.Time
 	// Stale: it was made more than 5 minutes before it came, or so long ago that
 	// nobody knows any more whether it was here before. It does not count.
@@ -294,7 +293,6 @@ func (r *Receiver) verify(o *offer) (*Received, Reason) {
 	}
 	x := &Received{Message: m, From: o.from, Port: o.port, Hops: o.hops, Arrived: o.arrived, Stale: o.stale, Signed: o.signed}
 	x.Signed.Message = append([]byte(nil), o.signed.Message...)
-	x.Verdict = tracer.ReadVerdict(x.Signed.Message)
 	if why := r.note(x); why != Taken {
 		return nil, why
 	}

@@ -96,6 +96,11 @@ func (r *reader) message(root *value, key PublicKey) *Message {
 	}
 	if e := root.member("evidence"); e != nil {
 		m.Evidence = Evidence{Spoofed: r.text(e, "spoofed"), Method: r.text(e, "method"), Point: r.text(e, "point"), Suspicion: r.texts(e, "suspicion")}
+		switch m.Spoofed {
+		case "yes", "no", "unknown":
+		default:
+			m.Spoofed = "" // no word that is known here
+		}
 	}
 	if s := root.member("sampling"); s != nil {
 		m.Rate = r.float(s, "rate")

@@ -394,4 +394,9 @@ func TestEvidenceIsReadAsItWasWritten(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
+	strange := Tracer{Flow: flow.Record{Key: flow.Key{Family: flow.IPv4}}, Time: 1e12, Rate: 1e-4, Selected: 1, Evidence: Evidence{Spoofed: "<b>perhaps", Method: "urpf"}}
+	signed := Sign(ed25519.NewKeyFromSeed(make([]byte, 32)), strange.AppendMessage(nil))
+	if m, err := signed.Open(); err != nil || m.Spoofed != "" || m.Method != "urpf" {
+		t.Errorf("an unknown word: %v, %+v", err, m.Evidence)
+	}
 }

@@ -296,7 +296,7 @@ func (c *carrying) add(x *receiver.Received, tk totalKey) {
 	if x.From.IsValid() && len(c.From) < 4 && !slices.Contains(c.From, x.From) {
 		c.From = append(c.From, x.From)
 	}
-	switch x.Verdict.Spoofed {
+	switch x.Spoofed {
 	case "yes":
 		c.Verdicts.Yes++
 	case "no":
@@ -304,7 +304,7 @@ func (c *carrying) add(x *receiver.Received, tk totalKey) {
 	default:
 		c.Verdicts.Unknown++
 	}
-	if m := Clean(x.Verdict.Method, 40); m != "" && len(c.Methods) < 4 && !slices.Contains(c.Methods, m) {
+	if m := Clean(x.Method, 40); m != "" && len(c.Methods) < 4 && !slices.Contains(c.Methods, m) {
 		c.Methods = append(c.Methods, m)
 	}
 	if n := c.sources[x.Flow.SrcAddr()]; n > 0 || len(c.sources) < 1000 {

@@ -44,7 +44,7 @@ type told struct {
 	hops     int
 	contact  tracer.Contact
 	level    receiver.Level
-	verdict  tracer.Verdict
+	verdict  tracer.Evidence
 	after    time.Duration
 	stale    bool
 }
@@ -64,9 +64,10 @@ func (a told) received() *receiver.Received {
 	m.Flow.Protocol, m.Flow.SrcPort, m.Flow.DstPort = 17, 53, a.port
 	m.Flow.Known = flow.HasPorts | flow.HasPackets | flow.HasBytes
 	m.Flow.Packets, m.Flow.Bytes = a.packets, a.bytes
+	m.Evidence = a.verdict
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{a.key}, ed25519.SeedSize))
 	return &receiver.Received{Message: &tracer.Message{Tracer: m}, Signed: tracer.Sign(key, m.AppendMessage(nil)), From: netip.MustParseAddr("198.51.100.1"),
-		Hops: a.hops, Arrived: start.Add(a.after), Level: a.level, Verdict: a.verdict, Stale: a.stale}
+		Hops: a.hops, Arrived: start.Add(a.after), Level: a.level, Stale: a.stale}
 }
 
 func or(a, b string) string {
@@ -173,11 +174,11 @@ func TestWhatDoesNotCount(t *testing.T) {
 }
 
 func TestInOurName(t *testing.T) {
-	yes := tracer.Verdict{Spoofed: "yes", Method: "source of another interface", Point: "lan"}
+	yes := tracer.Evidence{Spoofed: "yes", Method: "source of another interface", Point: "lan"}
 	r := build(
 		told{key: 1, src: us.String(), dst: "192.0.2.99", port: 53, rate: 1e-6, selected: 2, verdict: yes, contact: tracer.Contact{Email: "noc@example.net"}},
 		told{key: 2, src: us.String(), dst: "192.0.2.99", port: 53, rate: 1e-6, selected: 2},
-		told{key: 2, src: "192.0.2.1", port: 80, rate: 1e-6, selected: 2, verdict: tracer.Verdict{Spoofed: "no"}},
+		told{key: 2, src: "192.0.2.1", port: 80, rate: 1e-6, selected: 2, verdict: tracer.Evidence{Spoofed: "no"}},
 		told{key: 1, src: "192.0.2.1", port: 80, rate: 1e-6, selected: 2, verdict: yes},
 	)
 	if len(r.Attacks) != 1 || len(r.InOurName) != 1 || r.InOurName[0].Spoofed != (Verdicts{Yes: 1, Unknown: 1}) || r.Attacks[0].Spoofed.String() != "disputed" {
@@ -229,7 +230,7 @@ var hostile = []string{
 func TestWhatStrangersSayIsHarmless(t *testing.T) {
 	for _, h := range hostile {
 		r := build(told{key: 1, port: 80, rate: 1e-6, selected: 1, contact: tracer.Contact{Email: h, Identity: h, URL: h},
-			verdict: tracer.Verdict{Spoofed: "yes", Method: h}})
+			verdict: tracer.Evidence{Spoofed: "yes", Method: h}})
 		a := r.Attacks[0]
 		c := a.Carriers[0]
 		if c.Contact.Email != "" || c.Contact.URL != "" && c.Contact.URL != "http://[::1]/" {
@@ -266,9 +267,9 @@ func TestWhatStrangersSayIsHarmless(t *testing.T) {
 
 func TestTheMailIsReadyToSend(t *testing.T) {
 	r := build(told{key: 1, port: 80, rate: 1e-6, selected: 4, packets: 10, bytes: 10_000, hops: 4, level: receiver.Consistent,
-		contact: tracer.Contact{Email: "abuse@example.net", Identity: "Example Net"}, verdict: tracer.Verdict{Spoofed: "yes", Method: "martian"}},
+		contact: tracer.Contact{Email: "abuse@example.net", Identity: "Example Net"}, verdict: tracer.Evidence{Spoofed: "yes", Method: "martian"}},
 		told{key: 1, port: 80, rate: 1e-6, selected: 4, packets: 10, bytes: 10_000, hops: 4, level: receiver.Consistent, after: 90 * time.Second, src: "192.0.2.8",
-			contact: tracer.Contact{Email: "abuse@example.net", Identity: "Example Net"}, verdict: tracer.Verdict{Spoofed: "yes", Method: "martian"}})
+			contact: tracer.Contact{Email: "abuse@example.net", Identity: "Example Net"}, verdict: tracer.Evidence{Spoofed: "yes", Method: "martian"}})
 	a := r.Attacks[0]
 	m, err := mail.ReadMessage(bytes.NewReader(a.Mail(a.Carriers[0], Complainant{"Us", "abuse@example.com"})))
 	if err != nil {
@@ -361,7 +362,7 @@ func TestXARFByItsSchema(t *testing.T) {
 	}
 	var reports []byte
 	n := 0
-	yes := tracer.Verdict{Spoofed: "yes", Method: "no route back"}
+	yes := tracer.Evidence{Spoofed: "yes", Method: "no route back"}
 	r := build(told{key: 1, port: 80, rate: 1e-6, selected: 4, hops: 4, verdict: yes, contact: tracer.Contact{Email: hostile[0], Identity: hostile[1]}},
 		told{key: 2, port: 80, rate: 1e-6, selected: 4, hops: 4, after: time.Minute}, told{key: 2, port: 80, rate: 1e-6, selected: 4, hops: 4, after: 2 * time.Minute},
 		told{key: 1, port: 53, src: us.String(), dst: "192.0.2.99", rate: 1e-6, selected: 4, verdict: yes})

@@ -150,7 +150,7 @@ func rowOf(x item) liveRow {
 		packets = strings.TrimSpace(report.About(float64(x.Selected) / x.Rate))
 	}
 	return liveRow{x.number, x.Arrived.UTC().Format("15:04:05"), hops, from, cmp.Or(report.Clean(x.Contact.Identity, 40), "-"), x.Signed.Key.String(), x.Level.String(),
-		text + " " + report.Protocol(f.Protocol), packets, cmp.Or(x.Verdict.Spoofed, "-"), x.Stale}
+		text + " " + report.Protocol(f.Protocol), packets, cmp.Or(x.Spoofed, "-"), x.Stale}
 }
 
 // look collects what is shown.

@@ -53,7 +53,7 @@ func received(t testing.TB, s tracer.Signed, hops int, level receiver.Level, at 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &receiver.Received{Message: m, Signed: s, From: netip.AddrFrom4([4]byte{198, 51, 100, byte(hops)}), Hops: hops, Level: level, Arrived: at, Verdict: tracer.ReadVerdict(s.Message)}
+	return &receiver.Received{Message: m, Signed: s, From: netip.AddrFrom4([4]byte{198, 51, 100, byte(hops)}), Hops: hops, Level: level, Arrived: at}
 }
 
 // running is a server on the loopback.

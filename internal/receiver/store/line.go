@@ -118,6 +118,5 @@ func parseLine(line []byte) (*receiver.Received, error) {
 	if x.Message, err = x.Signed.Read(); err != nil {
 		return nil, errLine
 	}
-	x.Verdict = tracer.ReadVerdict(x.Signed.Message)
 	return x, nil
 }
