@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,7 +40,7 @@ func told(ts *testscript.TestScript, number uint64, words []string) *receiver.Re
 	m.Flow.Packets, m.Flow.Bytes = 10, 10_000
 	binary.BigEndian.PutUint64(m.Nonce[:], number)
 	x := &receiver.Received{Hops: -1}
-	key, spoofed := byte(0), ""
+	key := byte(0)
 	for i, w := range words {
 		name, value, ok := strings.Cut(w, "=")
 		switch {
@@ -73,13 +74,10 @@ func told(ts *testscript.TestScript, number uint64, words []string) *receiver.Re
 		case name == "level":
 			x.Level, _ = receiver.ParseLevel(value)
 		case name == "spoofed":
-			spoofed = value
+			m.Spoofed = value
 		}
 	}
 	text := m.AppendMessage(nil)
-	if spoofed != "" {
-		text = bytes.Replace(text, []byte(`,"to":`), []byte(`,"evidence":{"spoofed":"`+spoofed+`"},"to":`), 1)
-	}
 	x.Signed = tracer.Sign(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{key}, ed25519.SeedSize)), text)
 	var err error
 	x.Message, err = x.Signed.Open()
@@ -88,24 +86,22 @@ func told(ts *testscript.TestScript, number uint64, words []string) *receiver.Re
 	return x
 }
 
-var sequence uint64
+var sequence atomic.Uint64 // scripts run at the same time
 
 // line is a command of the scripts: line FILE WORD... adds a tracer to a file.
 func line(ts *testscript.TestScript, _ bool, args []string) {
-	sequence++
 	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	ts.Check(err)
-	_, err = f.Write(append(told(ts, sequence, args[1:]).Signed.AppendLine(nil), '\n'))
+	_, err = f.Write(append(told(ts, sequence.Add(1), args[1:]).Signed.AppendLine(nil), '\n'))
 	ts.Check(err)
 	ts.Check(f.Close())
 }
 
 // keep is likewise: keep DIR WORD... adds a tracer to what is kept.
 func keep(ts *testscript.TestScript, _ bool, args []string) {
-	sequence++
 	s, err := store.Open(ts.MkAbs(args[0]), store.Limits{Size: 1 << 20})
 	ts.Check(err)
-	ts.Check(s.Add(told(ts, sequence, args[1:])))
+	ts.Check(s.Add(told(ts, sequence.Add(1), args[1:])))
 	ts.Check(s.Close())
 }
 
