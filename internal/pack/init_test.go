@@ -27,7 +27,7 @@ type router struct {
 // shell holds the only programs that the script may use: they are in the BusyBox of
 // each OpenWrt. (An ash with applets built in finds others, too: testdata/procd.sh
 // forbids those that OpenWrt lacks.)
-var shell = []string{"find", "grep", "head", "mkdir", "sed"}
+var shell = []string{"find", "grep", "head", "mkdir", "rm", "sed"}
 
 // odd is a name that a shell would take apart.
 const odd = `Example * Net; $(reboot) "of" ours`
@@ -62,7 +62,7 @@ func start(t *testing.T, program string, r router) map[string][]string {
 	}
 	script := read(t, service+"overflowd.init")
 	for old, name := range map[string]string{
-		"PROG=/usr/bin/overflowd": "PROG=" + program, "STATE=/etc/overflowd": "STATE=" + path("state"), "RUN=/var/run/overflowd": "RUN=" + path("run"),
+		"PROG=/usr/bin/overflowd": "PROG=" + program, "STATE=/etc/overflowd": "STATE=" + path("state"), "RUN=/var/run/overflowd": "RUN=" + path("run"), "OPEN=/var/run/overflowd.open": "OPEN=" + path("open"),
 		"/lib/functions/network.sh": write("network.sh", "", 0o644), "/etc/passwd": write("passwd", r.users, 0o644),
 		"/etc/group": write("group", "overflowd:x:7777:\nnogroup:x:65534:\n", 0o644), "/sbin/ujail": path("ujail"),
 	} {
@@ -188,7 +188,7 @@ func TestInitScript(t *testing.T) {
 		{name: "an exporter without an address", router: router{config: usual + "\nconfig exporter 'other'\n", networks: up, users: bothUsers},
 			log: "daemon.err the exporter section other has no option prefix"},
 		{name: "nothing to watch", router: router{config: strings.Replace(usual, "config interface 'wan'\n\toption enabled '1'", "config interface 'wan'\n\toption enabled '0'", 1), networks: up, users: bothUsers},
-			log: "daemon.err nothing to watch: enable an interface, an exporter or conntrack"},
+			log: "daemon.err nothing to watch: enable an interface, an exporter, conntrack or receive"},
 		{name: "hosts on the other side", router: router{config: strings.Replace(usual, "option role 'wan'", "option role 'lan'", 1), networks: up, users: bothUsers},
 			argv:   "--send udp --contact-email abuse@example.net --interface eth1:lan" + tail,
 			others: map[string]string{"capabilities": "/etc/capabilities/overflowd-nat.json"}},
@@ -197,6 +197,14 @@ func TestInitScript(t *testing.T) {
 				option enabled '1'
 				list send 'udp'
 				option rate '1/2000'
+				option boost '50'
+				option flood '9000'
+				option suspects '/mnt/lists/all'
+				option max_suspects '1000'
+				option contacts '/dev/null'
+				option receive '1'
+				list receive_to '192.0.2.0/24'
+				list receive_to '2001:db8::/48'
 				option log_tracers '1'
 				list private '10.0.0.0/8'
 				list private 'fd00::/8'
@@ -218,16 +226,29 @@ func TestInitScript(t *testing.T) {
 			config exporter 'three'
 				option prefix '192.0.2.0/24'
 				option sampling_interval '100'
+				list ifindex '3:lan=198.51.100.0/24'
+				list ifindex '7:wan'
 			config contact 'contact'
 				option email 'abuse@example.net'
 				option identity '` + odd + `'
 				option url 'https://a.net/?b&c=d'
+				option role 'noc'
 				option asn 'AS64496'
 			`},
-			argv: "--send udp --private 10.0.0.0/8 --private fd00::/8 --rate 1/2000 --flows 1000 --max-exporters 7 --contact-email abuse@example.net " +
-				"--contact-identity " + odd + " --contact-url https://a.net/?b&c=d --asn AS64496 " +
-				"--interface eth7 --interface eth8 --interface eth1 --exporter 192.0.2.0/24 --sampling-interval 192.0.2.0/24=100 --thin auto --udpport 9995 --listen ::1 --conntrack --nat" + tail,
-			others: map[string]string{"env": "GOMEMLIMIT=20MiB GOGC=100", "capabilities": "/etc/capabilities/overflowd-nat.json", "stdout": "1"}},
+			argv: "--send udp --private 10.0.0.0/8 --private fd00::/8 --rate 1/2000 --boost 50 --flood 9000 --suspects /mnt/lists/all --max-suspects 1000 --contacts /dev/null --flows 1000 --max-exporters 7 --contact-email abuse@example.net " +
+				"--contact-identity " + odd + " --contact-url https://a.net/?b&c=d --contact-role noc --asn AS64496 " +
+				"--interface eth7 --interface eth8 --interface eth1 --exporter 192.0.2.0/24 --sampling-interval 192.0.2.0/24=100 --ifindex 192.0.2.0/24=3:lan=198.51.100.0/24 --ifindex 192.0.2.0/24=7:wan --thin auto --udpport 9995 --listen ::1 --conntrack --nat --receive --receive-to 192.0.2.0/24 --receive-to 2001:db8::/48" + tail,
+			others: map[string]string{"env": "GOMEMLIMIT=20MiB GOGC=100", "capabilities": "/etc/capabilities/overflowd-nat.json", "stdout": "1", "file": "PROG /dev/null",
+				"ro": "/mnt/lists /dev", "data": "firewall[{ type=rule src=* proto=udp dest_port=65535 target=ACCEPT}]", "changed": ""}},
+		{name: "the firewall is told once procd knows", router: router{config: strings.Replace(usual, "#option receive '0'", "option receive '1'", 1), networks: up, users: bothUsers,
+			function: "start_service; service_started; service_started; start_service; service_started; service_stopped; service_stopped"},
+			argv:   strings.TrimSuffix(strings.Repeat("--send udp --contact-email abuse@example.net --interface eth1:wan --receive"+tail+" PROG ", 2), " PROG "),
+			others: map[string]string{"changed": "firewall firewall", "data": "firewall[{ type=rule src=* proto=udp dest_port=65535 target=ACCEPT}] firewall[{ type=rule src=* proto=udp dest_port=65535 target=ACCEPT}]"}},
+		{name: "the firewall is let alone", router: router{config: usual, networks: up, users: bothUsers, function: "start_service; service_started; service_stopped"},
+			argv:   "--send udp --contact-email abuse@example.net --interface eth1:wan" + tail,
+			others: map[string]string{"changed": "", "data": "", "ro": ""}},
+		{name: "nothing but the tracers of others", router: router{networks: up, users: bothUsers, config: "config overflowd 'general'\noption enabled '1'\noption receive '1'"},
+			argv: "--receive" + tail},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := start(t, program, test.router)

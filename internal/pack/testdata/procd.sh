@@ -76,6 +76,15 @@ procd_close_instance() { :; }
 procd_set_param() { record "$@"; }
 procd_add_jail() { record jail "$@"; }
 procd_add_jail_mount_rw() { record rw "$@"; }
+procd_add_jail_mount() { record ro "$@"; }
+procd_open_data() { data=''; }
+procd_close_data() { record data "$data"; }
+json_add_array() { data="$data$1["; }
+json_close_array() { data="$data]"; }
+json_add_object() { data="$data{"; }
+json_close_object() { data="$data}"; }
+json_add_string() { data="$data $1=$2"; }
+procd_set_config_changed() { record changed "$1"; }
 
 config_get() { eval "$1=\$VALUE_$2_$3"; }
 procd_add_interface_trigger() { record trigger "$@"; }

@@ -75,7 +75,22 @@ function isASN(text) {
 	return Number(text) >= 1 && Number(text) <= 4294967295;
 }
 
-const contact = [ 'email', 'identity', 'url', 'asn' ];
+// isInterface: as 7:wan, or 3:lan=198.51.100.0/24.
+function isInterface(text) {
+	const at = text.indexOf(':');
+	const index = text.substring(0, at);
+	const role = text.substring(at + 1, at + 4);
+	const rest = text.substring(at + 4);
+
+	for (let i = 0; i < index.length; i++)
+		if ('0123456789'.indexOf(index.charAt(i)) < 0)
+			return false;
+
+	return at > 0 && Number(index) <= 4294967295 && (role == 'wan' || role == 'lan') &&
+		(rest == '' || role == 'lan' && rest.length > 1 && rest.charAt(0) == '=');
+}
+
+const contact = [ 'email', 'identity', 'url', 'role', 'asn' ];
 
 // What a tracer has room for: the bytes of the contact as JSON.
 const room = 233;
@@ -120,13 +135,15 @@ return view.extend({
 		let o;
 
 		s.tab('general', _('Basics'));
+		s.tab('suspicion', _('Suspicion'));
+		s.tab('receiving', _('Receiving'));
 		s.tab('privacy', _('Privacy'));
 		s.tab('capture', _('Capture'));
 		s.tab('export', _('Flow export'));
 		s.tab('memory', _('Memory'));
 
 		o = s.taboption('general', form.Flag, 'enabled', _('Run'),
-			_('Nothing else here has an effect before. On a small router it takes about 10 MiB of memory. Only the signing key is written to flash, once.'));
+			_('Nothing else here has an effect before. On a small router it takes 5 to 7 MB of memory. Only the signing key is written to flash, once.'));
 		o.datatype = 'bool';
 		o.rmempty = false;
 		o.validate = function(section_id, enabled) {
@@ -173,6 +190,51 @@ return view.extend({
 		o.onchange = function(ev, section_id) {
 			again(m, 'thin', section_id);
 		};
+
+		o = s.taboption('general', form.Value, 'contacts', _('File of contacts'),
+			_('Tells who answers for parts of the network, a line each: 198.51.100.0/24; email=abuse@customer.example; role=abuse. All else is of the contact below. Read at the start. Not in overflowd-mini.'));
+		o.datatype = 'string';
+		o.placeholder = '/etc/overflowd/contacts';
+
+		o = s.taboption('suspicion', form.Value, 'boost', _('Boost'),
+			_('Flows that look like an attack have so many times the chance to be selected, and their tracers say why. With something sent the chance is never above 1/1000. It costs about a fifth more processor time for each packet, and half more in a flood; "off" suspects nothing.'));
+		o.datatype = 'or("off", and(uinteger, range(1, 1000000)))';
+		o.placeholder = '100';
+		o.value('off', _('off (suspect nothing)'));
+		o.value('10');
+		o.value('100');
+		o.value('1000');
+
+		o = s.taboption('suspicion', form.Value, 'flood', _('Packets a second of a flood'),
+			_('Flows to an address that gets more than that are suspected. Set it above what your line carries on a busy day; 0 is never.'));
+		o.datatype = 'and(uinteger, range(0, 2147483647))';
+		o.placeholder = '100000';
+
+		o = s.taboption('suspicion', form.Value, 'suspects', _('File of suspects'),
+			_('Flows with an end in the prefixes that this file lists, one a line, are suspected. It is read again when it changes.'));
+		o.datatype = 'string';
+		o.placeholder = '/etc/overflowd/suspects';
+		o.validate = function(section_id, text) {
+			if (text && value(m, 'boost', section_id) == 'off')
+				return _('Says nothing while nothing is suspected: set the boost.');
+
+			return true;
+		};
+
+		o = s.taboption('suspicion', form.Value, 'max_suspects', _('Prefixes at the most'),
+			_('The rest of a longer list is left out. Each takes 8 bytes of memory, one of IPv6 takes 32.'));
+		o.datatype = 'and(uinteger, range(1, 10000000))';
+		o.placeholder = '65536';
+
+		o = s.taboption('receiving', form.Flag, 'receive', _('Take the tracers of others'),
+			_('What other networks tell about flows of this router is in the log and on the status page, and somebody who sends in our name is noticed. It opens UDP port 65535 to all, in the firewall, too; a fixed share of the processor checks signatures, and what is known of senders is written to flash at most twice a day.'));
+		o.datatype = 'bool';
+
+		o = s.taboption('receiving', form.DynamicList, 'receive_to', _('Addresses that are ours, too'),
+			_('Besides those of this router, as the prefix of hosts with public addresses. Tracers to others are dropped.'));
+		o.datatype = 'or(cidr, ipaddr("nomask"))';
+		o.placeholder = '2001:db8::/48';
+		o.depends('receive', '1');
 
 		o = s.taboption('privacy', form.Flag, 'log_tracers', _('Log tracers'),
 			_('Writes each tracer to the system log, too. The log then tells who talks to whom, to all who read it. It lies in memory, not in flash, unless you have set a log file.'));
@@ -246,6 +308,7 @@ return view.extend({
 			email: [ isEmail, _('Expecting: an address, as abuse@example.net') ],
 			identity: [ function(text) { return text == text.trim(); }, _('Expecting: a name without spaces around it') ],
 			url: [ isURL, _('Expecting: a URL that begins with https://, http://, mailto: or tel:') ],
+			role: [ function() { return true; } ],
 			asn: [ isASN, _('Expecting: a number from 1 to 4294967295') ]
 		};
 		let o;
@@ -264,6 +327,15 @@ return view.extend({
 			_('Where to read more: http, https, mailto or tel.'));
 		o.datatype = 'string';
 		o.placeholder = 'https://example.net/abuse';
+
+		o = s.option(form.ListValue, 'role', _('Role'),
+			_('What this contact is for.'));
+		o.datatype = 'or("abuse", "noc", "tech")';
+		o.value('abuse', _('reports of abuse'));
+		o.value('noc', _('running the network (NOC)'));
+		o.value('tech', _('technical questions'));
+		o.optional = true;
+		o.placeholder = _('unspecified');
 
 		o = s.option(form.Value, 'asn', _('AS number'),
 			_('If you have one.'));
@@ -359,5 +431,14 @@ return view.extend({
 			_('For an exporter that does not tell. softflowd does so in its default settings in OpenWrt: 100.'));
 		o.datatype = 'and(uinteger, range(1, 4294967295))';
 		o.placeholder = '1';
+
+		o = s.option(form.DynamicList, 'ifindex', _('Its interfaces'),
+			_('Where they lead, by their numbers there, so that tracers tell whether a source is spoofed: 7:wan, or 3:lan=198.51.100.0/24 with the prefixes of the hosts there. Not in overflowd-mini.'));
+		o.datatype = 'string';
+		o.placeholder = '7:wan';
+		o.modalonly = true;
+		o.validate = function(section_id, text) {
+			return !text || isInterface(text) || _('Expecting: as 7:wan or 3:lan=198.51.100.0/24,2001:db8::/48');
+		};
 	}
 });
