@@ -5,6 +5,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -79,9 +80,9 @@ func (d *daemon) takeReceipts(u *sender.UDP) {
 	d.answers = make(chan func(), 16)
 	d.sender.TakeReceipts()
 	go u.Receive(func(b []byte, from netip.Addr) {
-		receipt := [tracer.ReceiptSize]byte(b)
+		receipt := bytes.Clone(b)
 		select {
-		case d.answers <- func() { d.sender.Answer(receipt[:], from) }:
+		case d.answers <- func() { d.sender.Answer(receipt, from) }:
 		default: // they are no more than a courtesy
 		}
 	})

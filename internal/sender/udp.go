@@ -73,7 +73,7 @@ func (u *UDP) Receive(take func(b []byte, from netip.Addr)) {
 			continue
 		}
 		group.Go(func() {
-			var b [tracer.ReceiptSize + 1]byte
+			var b [tracer.ReceiptSealSize + 1]byte
 			for {
 				n, from, err := c.ReadFromUDPAddrPort(b[:])
 				if errors.Is(err, net.ErrClosed) {
@@ -81,7 +81,7 @@ func (u *UDP) Receive(take func(b []byte, from netip.Addr)) {
 				}
 				if err != nil {
 					time.Sleep(100 * time.Millisecond)
-				} else if n == tracer.ReceiptSize {
+				} else if n == tracer.ReceiptSize || n == tracer.ReceiptSealSize {
 					take(b[:n], from.Addr().Unmap())
 				}
 			}

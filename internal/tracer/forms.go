@@ -112,8 +112,27 @@ func ParseDatagram(b []byte) (Signed, error) {
 // IsDatagram tells whether b begins like the datagram form.
 func IsDatagram(b []byte) bool { return bytes.HasPrefix(b, []byte(magic)) }
 
-// IsSealed tells whether b begins like the sealed form, which nothing here opens.
-func IsSealed(b []byte) bool { return bytes.HasPrefix(b, []byte("OVERFLWS")) }
+const sealedMagic = "OVERFLWS"
+
+// SealOverhead is what the sealed form is larger than what is in it: magic, key of
+// the exchange, tag.
+const SealOverhead = len(sealedMagic) + 32 + 16
+
+// IsSealed tells whether b begins like the sealed form.
+func IsSealed(b []byte) bool { return bytes.HasPrefix(b, []byte(sealedMagic)) }
+
+// A SealKey is the X25519 public key of a recipient of the sealed form (RFC 7748,
+// section 6.1).
+type SealKey [32]byte
+
+// String returns the key as 64 lowercase hexadecimal digits.
+func (k SealKey) String() string { return hex.EncodeToString(k[:]) }
+
+// ParseSealKey reads a key as it is printed.
+func ParseSealKey(text string) (SealKey, error) {
+	k, err := ParseKey(text)
+	return SealKey(k), err
+}
 
 // ParseLine takes the line form apart and compares the members outside the
 // signature with those of the message. It does not verify: the comparison is

@@ -20,7 +20,8 @@ const (
 )
 
 // A Receipt is a recipient's answer to a tracer in datagram form, to where it came
-// from. Its form, of ReceiptSize bytes, less than any tracer:
+// from. Its form, of ReceiptSize bytes, or of ReceiptSealSize with the last member,
+// is smaller than any tracer:
 //
 //	  0  magic "OVERFLWR"
 //	  8  Ed25519 public key of the recipient, 32 bytes
@@ -30,6 +31,7 @@ const (
 //	113  nonce of the tracer, 8 bytes
 //	121  public key of the tracer's sender, 32 bytes
 //	153  "to" of the tracer, 16 bytes, an IPv4 address as ::ffff:a.b.c.d
+//	169  X25519 public key to which tracers may be sealed, 32 bytes, if there is one
 //
 // The label "overflowd receipt 1\n" before the signed bytes keeps the signature
 // from being one of anything else.
@@ -41,10 +43,14 @@ type Receipt struct {
 	Nonce     [8]byte
 	Sender    PublicKey
 	To        netip.Addr
+	Seal      SealKey // zero: none
 }
 
-// ReceiptSize is the size of a receipt.
-const ReceiptSize = 169
+// Sizes of a receipt, in bytes.
+const (
+	ReceiptSize     = 169
+	ReceiptSealSize = ReceiptSize + 32
+)
 
 const (
 	receiptMagic = "OVERFLWR"
@@ -67,25 +73,32 @@ func AppendReceipt(dst []byte, key ed25519.PrivateKey, r *Receipt) []byte {
 
 // body returns what is signed.
 func (r *Receipt) body() []byte {
-	b := append(make([]byte, 0, len(receiptLabel)+ReceiptSize-receiptBody), receiptLabel...)
+	b := append(make([]byte, 0, len(receiptLabel)+ReceiptSealSize-receiptBody), receiptLabel...)
 	b = append(b, byte(r.Verb))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Time))
 	b = append(b, r.Nonce[:]...)
 	b = append(b, r.Sender[:]...)
 	to := r.To.As16()
-	return append(b, to[:]...)
+	b = append(b, to[:]...)
+	if r.Seal != (SealKey{}) {
+		b = append(b, r.Seal[:]...)
+	}
+	return b
 }
 
 // ParseReceipt takes a receipt apart. It does not verify.
 func ParseReceipt(b []byte) (r Receipt, err error) {
-	if len(b) != ReceiptSize || string(b[:len(receiptMagic)]) != receiptMagic {
+	if len(b) != ReceiptSize && len(b) != ReceiptSealSize || string(b[:len(receiptMagic)]) != receiptMagic {
 		return r, ErrReceipt
 	}
 	r.Key, r.Signature = PublicKey(b[8:40]), [64]byte(b[40:104])
 	b = b[receiptBody:]
 	r.Verb, r.Time, r.Nonce, r.Sender = Verb(b[0]), int64(binary.BigEndian.Uint64(b[1:])), [8]byte(b[9:17]), PublicKey(b[17:49])
 	r.To = netip.AddrFrom16([16]byte(b[49:])).Unmap()
-	if r.Verb != Received && r.Verb != Stop {
+	if b = b[65:]; len(b) > 0 {
+		r.Seal = SealKey(b)
+	}
+	if r.Verb != Received && r.Verb != Stop || len(b) > 0 && r.Seal == (SealKey{}) {
 		return r, ErrReceipt
 	}
 	return r, nil

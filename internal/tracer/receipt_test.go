@@ -14,10 +14,13 @@ func testReceipt(to string) Receipt {
 }
 
 func TestAReceiptIsReadAsItWasWritten(t *testing.T) {
-	for _, to := range []string{"203.0.113.5", "2001:db8::1"} {
+	for to, size := range map[string]int{"203.0.113.5": ReceiptSize, "2001:db8::1": ReceiptSealSize} {
 		want := testReceipt(to)
+		if size == ReceiptSealSize {
+			want.Seal = SealKey{4, 5}
+		}
 		b := AppendReceipt(nil, testKey(3), &want)
-		if len(b) != ReceiptSize {
+		if len(b) != size {
 			t.Fatalf("%d bytes", len(b))
 		}
 		got, err := ParseReceipt(b)
@@ -49,8 +52,8 @@ func TestAReceiptIsLessThanAnyTracer(t *testing.T) {
 	least.Flow = testTracer("1.1.1.1", "1.1.1.2").Flow
 	least.Flow.Known = 0
 	s := Sign(testKey(1), least.AppendMessage(nil))
-	if n := len(s.AppendDatagram(nil)); n < ReceiptSize {
-		t.Errorf("a tracer has %d bytes, a receipt %d", n, ReceiptSize)
+	if n := len(s.AppendDatagram(nil)); n < ReceiptSealSize {
+		t.Errorf("a tracer has %d bytes, a receipt %d", n, ReceiptSealSize)
 	}
 }
 
@@ -58,6 +61,8 @@ func FuzzReceipt(f *testing.F) {
 	n := 0
 	for _, to := range []string{"203.0.113.5", "2001:db8::1"} {
 		r := testReceipt(to)
+		f.Add(AppendReceipt(nil, testKey(3), &r))
+		r.Seal = SealKey{4, 5}
 		f.Add(AppendReceipt(nil, testKey(3), &r))
 		n++
 	}

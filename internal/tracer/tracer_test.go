@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"bytes"
+	"crypto/ecdh"
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
@@ -28,6 +29,7 @@ import (
 type vector struct {
 	expect, form string
 	payload      []byte
+	secret       []byte // of the recipient of the sealed form
 }
 
 func vectors(t testing.TB) map[string]vector {
@@ -49,9 +51,13 @@ func vectors(t testing.TB) map[string]vector {
 				v.expect = value
 			case "form":
 				v.form = value
+			case "secret":
+				if v.secret, err = hex.DecodeString(value); err != nil {
+					t.Fatalf("%s: %v", file, err)
+				}
 			}
 		}
-		if v.form == "datagram" {
+		if v.form != "line" {
 			if v.payload, err = hex.DecodeString(strings.ReplaceAll(string(v.payload), "\n", "")); err != nil {
 				t.Fatalf("%s: %v", file, err)
 			}
@@ -62,11 +68,20 @@ func vectors(t testing.TB) map[string]vector {
 }
 
 func (v vector) open() (*Message, error) {
-	parse := ParseLine
-	if v.form == "datagram" {
+	parse, b := ParseLine, v.payload
+	if v.form != "line" {
 		parse = ParseDatagram
 	}
-	s, err := parse(v.payload)
+	if v.form == "sealed" {
+		key, err := ecdh.X25519().NewPrivateKey(v.secret)
+		if err != nil {
+			return nil, err
+		}
+		if b, err = (Openers{key}).Open(b); err != nil {
+			return nil, err
+		}
+	}
+	s, err := parse(b)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +127,7 @@ func TestEveryChangedByteOfAValidTracerIsNoticed(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			if v.form == "datagram" {
+			if v.form != "line" {
 				t.Fatalf("%s: bit %d changed and still valid", name, i)
 			}
 			if diff := cmp.Diff(want, got, compareAddr); diff != "" {
@@ -229,6 +244,7 @@ func TestErrorsTellFormsFromForgeries(t *testing.T) {
 		"datagram-message.txt": ErrSignature, "key-small-order.txt": ErrSignature, "signature-malleated.txt": ErrSignature,
 		"message-version.txt": ErrMessage, "successor-stolen.txt": ErrMessage,
 		"line-outside.txt": ErrOutside, "line-base64-bits.txt": ErrForm, "line-unsigned.txt": ErrForm,
+		"sealed-tag.txt": ErrSealed, "sealed-key.txt": ErrSealed, "sealed-too-large.txt": ErrTooLarge, "sealed-twice.txt": ErrForm, "sealed-signature.txt": ErrSignature,
 	} {
 		if _, err := all[name].open(); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", name, err, want)

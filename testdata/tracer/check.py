@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Verify tracers with PyNaCl: a second implementation of SPEC.md.
+"""Verify tracers, and open sealed ones, with PyNaCl: a second implementation of SPEC.md.
 
 check.py vectors FILE...   each file's verdict must be what its header expects
 check.py lines             each line of standard input must be a valid tracer
 check.py datagram          standard input must be one valid datagram
 """
 import base64
+import hmac
 import ipaddress
 import json
 import re
 import sys
 
+import nacl.bindings
 import nacl.exceptions
 import nacl.signing
 
@@ -89,6 +91,40 @@ def check_datagram(b):
     check_message(b[8:40], b[40:104], b[104:])
 
 
+def extract(salt, suite, label, key):
+    """LabeledExtract of RFC 9180, section 4."""
+    return hmac.digest(salt, b"HPKE-v1" + suite + label + key, "sha256")
+
+
+def expand(key, suite, label, info, size):
+    """LabeledExpand, for no more than one block of SHA-256."""
+    return hmac.digest(key, size.to_bytes(2, "big") + b"HPKE-v1" + suite + label + info + b"\1", "sha256")[:size]
+
+
+def check_sealed(b, secret):
+    need(len(b) <= 1232, "too large")
+    need(b[:8] == b"OVERFLWS" and len(b) >= 56, "form")
+    exchange, text = b[8:40], b[40:]
+    # DHKEM(X25519, HKDF-SHA256), section 4.1
+    kem, suite = b"KEM\0\x20", b"HPKE\0\x20\0\1\0\3"
+    try:
+        shared = nacl.bindings.crypto_scalarmult(secret, exchange)
+    except RuntimeError as e:
+        raise Invalid(e) from e
+    public = nacl.bindings.crypto_scalarmult_base(secret)
+    shared = expand(extract(b"", kem, b"eae_prk", shared), kem, b"shared_secret", exchange + public, 32)
+    # The key schedule in base mode, section 5.1
+    context = b"\0" + extract(b"", suite, b"psk_id_hash", b"") + extract(b"", suite, b"info_hash", b"overflowd sealed 1")
+    key = extract(shared, suite, b"secret", b"")
+    nonce = expand(key, suite, b"base_nonce", context, 12)
+    key = expand(key, suite, b"key", context, 32)
+    try:
+        datagram = nacl.bindings.crypto_aead_chacha20poly1305_ietf_decrypt(text, b"", nonce, key)
+    except nacl.exceptions.CryptoError as e:
+        raise Invalid(e) from e
+    check_datagram(datagram)
+
+
 def check_line(line):
     need(len(line) <= 16384, "too large")
     if line.startswith(b"{'"):
@@ -108,6 +144,8 @@ def check_vector(path):
     try:
         if header["form"] == "datagram":
             check_datagram(bytes.fromhex(payload.decode()))
+        elif header["form"] == "sealed":
+            check_sealed(bytes.fromhex(payload.decode()), bytes.fromhex(header["secret"]))
         else:
             check_line(payload.rstrip(b"\n"))
         verdict = "valid"
