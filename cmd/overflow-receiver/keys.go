@@ -46,6 +46,32 @@ func pin(pinned bool, args []string) error {
 	return server.ChangePins(filepath.Join(dir, server.PinnedFile), key, pinned, note)
 }
 
+// key makes the key of the sealed form, if there is none or it is to be another, and
+// shows it.
+func key(args []string, stdout io.Writer) error {
+	fs, state := flags("key")
+	rest, err := parse(fs, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 1 || len(rest) == 1 && rest[0] != "rotate" {
+		return usage{fmt.Errorf("key: unexpected argument %q", rest[len(rest)-1])}
+	}
+	dir, err := stateDir(*state)
+	if err != nil {
+		return err
+	}
+	all, err := server.ReadSealKeys(dir)
+	if err == nil && (len(all) == 0 || len(rest) > 0) {
+		all, err = server.NewSealKey(dir)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(stdout, all.Key())
+	return err
+}
+
 // maxKeys of a ledger that is only read.
 const maxKeys = 1 << 22
 

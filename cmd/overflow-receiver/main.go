@@ -56,11 +56,14 @@ const usageText = `Usage: overflow-receiver --to PREFIX [flags]
        overflow-receiver report --to PREFIX [flags] [FILE...]
        overflow-receiver pin|unpin KEY [NOTE] [--state DIR]
        overflow-receiver keys [--state DIR]
+       overflow-receiver key [rotate] [--state DIR]
        overflow-receiver version
 
 Receives tracers: the signed notices that overflowd sends to the two ends of a
 flow. It keeps those that are verified, and "report" answers who carried a flood,
-whether its source is forged, and whom to call.
+whether its source is forged, and whom to call. "key" makes and shows the public key
+with which senders may seal tracers, so that nobody else can read them; what is
+sealed to one of the three before it is opened, too.
 
 What is received:
       --to PREFIX         an address or a prefix of ours; repeatable
@@ -105,6 +108,8 @@ func dispatch(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 			return pin(args[0] == "pin", args[1:])
 		case "keys":
 			return keys(args[1:], stdout)
+		case "key":
+			return key(args[1:], stdout)
 		case "version", "--version", "-version":
 			_, err := fmt.Fprintf(stdout, "overflow-receiver %s\n", version)
 			return err

@@ -55,6 +55,9 @@ type Options struct {
 	// Since: what was made before is stale, as nobody knows whether it was here
 	// before. Who knows all that came calls Remember with it.
 	Since time.Time
+	// Unseal opens the sealed form, for concurrent use; nil: nobody does. Its error may
+	// be a Reason.
+	Unseal func(sealed []byte) ([]byte, error)
 	// Sink gets what was taken, from one goroutine at a time.
 	Sink func(*Received)
 }
@@ -75,6 +78,8 @@ type Receiver struct {
 	home    rate                   // of one known key
 	queues  [lanes]chan *candidate // see Options.Queue; never closed; full: refused as Busy
 	free    chan *candidate        // room for all there are; never closed
+
+	unsealing *unsealing // nil: sealed tracers are refused
 
 	mu       sync.Mutex // guards what follows, and the ledger's entries
 	ledger   *Ledger
@@ -99,6 +104,7 @@ type offer struct {
 	glance  tracer.Glance
 	lane    lane
 	stale   bool
+	sealed  bool // was
 }
 
 // New returns a receiver.
@@ -121,6 +127,7 @@ func New(o Options) *Receiver {
 		all += cap(r.queues[l])
 		r.rates[l] = perSecond(max(o.Rates[l], 0.01), int(o.Rates[l]/4))
 	}
+	r.unsealing = newUnsealing(&o)
 	r.home = homeRate(o.Rates[known])
 	r.rates[known].burst = max(int(o.Rates[known]), 8*r.home.burst)
 	all += r.workers + 1
@@ -154,13 +161,21 @@ func (r *Receiver) Offer(b []byte, from netip.AddrPort, hops int, now time.Time)
 
 func (r *Receiver) offer(b []byte, from netip.AddrPort, hops int, now time.Time) Reason {
 	if tracer.IsSealed(b) {
-		return Sealed
+		if r.unsealing == nil {
+			return Sealed
+		}
+		return r.unsealing.offer(r, b, from, hops, now)
 	}
+	return r.offerOpen(b, from, hops, now, false)
+}
+
+// offerOpen takes the datagram form, which was sealed or was not.
+func (r *Receiver) offerOpen(b []byte, from netip.AddrPort, hops int, now time.Time, sealed bool) Reason {
 	signed, err := tracer.ParseDatagram(b)
 	if err != nil {
 		return Form
 	}
-	o := offer{signed: signed, from: from.Addr(), port: from.Port(), hops: hops, arrived: now}
+	o := offer{signed: signed, from: from.Addr(), port: from.Port(), hops: hops, arrived: now, sealed: sealed}
 	// No token is taken yet: this spares the reading of what could not be verified.
 	if why := r.admit(&o, false); why != Taken {
 		return why
@@ -355,11 +370,19 @@ func (r *Receiver) Run(ctx context.Context) {
 				if c == nil {
 					return
 				}
-				_, why := r.verify(&c.offer)
+				x, why := r.verify(&c.offer)
 				r.count(why)
+				if why == Taken && c.sealed {
+					r.mu.Lock()
+					r.unsealing.home(x)
+					r.mu.Unlock()
+				}
 				r.free <- c
 			}
 		})
+	}
+	if r.unsealing != nil {
+		workers.Go(func() { r.unsealing.run(ctx, r) })
 	}
 	workers.Wait()
 }

@@ -21,6 +21,7 @@ import (
 // It is used by the receiver's sink only.
 type answerer struct {
 	key                ed25519.PrivateKey
+	seal               func() tracer.SealKey // that senders are told
 	stop               []netip.Prefix
 	networks           *lru.Table[netip.Prefix]
 	tokens             []tokens
@@ -50,12 +51,12 @@ func (t *tokens) fill(now time.Time, rate float64) {
 	t.at = now
 }
 
-func newAnswerer(dir string, stop []netip.Prefix) (*answerer, error) {
+func newAnswerer(dir string, stop []netip.Prefix, seal func() tracer.SealKey) (*answerer, error) {
 	id, err := identity.Open(dir).LoadOrCreate()
 	if err != nil {
 		return nil, fmt.Errorf("the key for receipts: %w", err)
 	}
-	return &answerer{key: id.Private, stop: stop, networks: lru.New[netip.Prefix](answersNetworks), tokens: make([]tokens, answersNetworks)}, nil
+	return &answerer{key: id.Private, seal: seal, stop: stop, networks: lru.New[netip.Prefix](answersNetworks), tokens: make([]tokens, answersNetworks)}, nil
 }
 
 // allows takes a token for an answer to an address.
@@ -89,7 +90,7 @@ func (a *answerer) receipt(x *receiver.Received, now time.Time) []byte {
 		a.held.Add(1)
 		return nil
 	}
-	r := tracer.Receipt{Verb: tracer.Received, Time: now.UnixMilli(), Nonce: x.Nonce, Sender: x.Signed.Key, To: x.To}
+	r := tracer.Receipt{Verb: tracer.Received, Time: now.UnixMilli(), Nonce: x.Nonce, Sender: x.Signed.Key, To: x.To, Seal: a.seal()}
 	if Mine(a.stop)(x.To) {
 		r.Verb = tracer.Stop
 	}

@@ -13,7 +13,7 @@ import (
 
 func TestReceipts(t *testing.T) {
 	other := netip.MustParseAddr("203.0.113.6")
-	a, err := newAnswerer(t.TempDir(), []netip.Prefix{netip.PrefixFrom(other, 32)})
+	a, err := newAnswerer(t.TempDir(), []netip.Prefix{netip.PrefixFrom(other, 32)}, func() tracer.SealKey { return tracer.SealKey{5} })
 	if err != nil {
 		t.Fatal(err)
 	}

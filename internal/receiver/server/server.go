@@ -69,6 +69,7 @@ type Server struct {
 	started  time.Time
 	sockets  []*receiver.Socket
 	answerer *answerer // nil: nobody is answered
+	seal     sealKeys
 
 	mu    sync.Mutex // guards the store
 	store *store.Store
@@ -89,7 +90,7 @@ func Mine(to []netip.Prefix) func(netip.Addr) bool {
 
 // Run serves until ctx is done.
 func Run(ctx context.Context, o Options) (err error) {
-	s := &Server{options: o, recent: newRecent(), started: time.Now()}
+	s := &Server{options: o, recent: newRecent(), started: time.Now(), seal: sealKeys{dir: o.State}}
 	if s.store, err = store.Open(o.State, o.Limits); err != nil {
 		return err
 	}
@@ -101,13 +102,16 @@ func Run(ctx context.Context, o Options) (err error) {
 	cost := receiver.Cost()
 	s.receiver = receiver.New(receiver.Options{
 		Mine: Mine(o.To), Ledger: ledger, Rates: receiver.Rates(o.CPU, cost), Queue: 8192, Replays: 1 << 19, Networks: 4096,
-		Workers: max(runtime.GOMAXPROCS(0), 1), Sink: s.sink,
+		Workers: max(runtime.GOMAXPROCS(0), 1), Sink: s.sink, Unseal: s.seal.open,
 	})
 	if err := s.remember(ctx); err != nil {
 		return err
 	}
+	if err := s.seal.load(); err != nil {
+		return err
+	}
 	if o.Receipts || len(o.Stop) > 0 {
-		if s.answerer, err = newAnswerer(o.State, o.Stop); err != nil {
+		if s.answerer, err = newAnswerer(o.State, o.Stop, s.seal.key); err != nil {
 			return err
 		}
 	}
@@ -232,7 +236,7 @@ func (s *Server) keep(ctx context.Context, pins *pins) {
 				s.mu.Unlock()
 			}
 			if sync {
-				if err := pins.apply(s.receiver); err != nil {
+				if err := errors.Join(pins.apply(s.receiver), s.seal.load()); err != nil {
 					s.options.Log.Print(err)
 				}
 			}

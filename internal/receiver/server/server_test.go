@@ -153,8 +153,8 @@ func TestAServer(t *testing.T) {
 		want int
 	}{
 		{"a line", other.AppendLine(nil), 204},
-		{"the same again", other.AppendLine(nil), 409},
-		{"one that came by UDP", first.AppendDatagram(nil), 409},
+		{"the same again", other.AppendLine(nil), 208},
+		{"one that came by UDP", first.AppendDatagram(nil), 208},
 		{"a forged one", forged.AppendLine(nil), 400},
 		{"for another", elsewhere.AppendLine(nil), 421},
 		{"a sealed one", sealed, 415},
@@ -171,8 +171,11 @@ func TestAServer(t *testing.T) {
 			t.Errorf("%s: %d, want %d", x.what, resp.StatusCode, x.want)
 		}
 	}
-	if code, h, _ := get(t, r.http); code != 405 || h.Get("Allow") != "POST" {
-		t.Errorf("GET of the well-known path: %d", code)
+	if code, h, text := get(t, r.http); code != 200 || h.Get("Content-Type") != "application/json" || text != "{\"overflowd\":1}\n" {
+		t.Errorf("GET of the well-known path: %d %s", code, text)
+	}
+	if resp, err := http.DefaultClient.Do(must(http.NewRequest(http.MethodPut, r.http, nil))); err != nil || resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET, HEAD, POST" {
+		t.Errorf("PUT: %v, %+v", err, resp)
 	}
 	if code, _, _ := get(t, strings.TrimSuffix(r.http, WellKnown)+"/"); code != 404 {
 		t.Errorf("the page where tracers are posted: %d", code)
@@ -199,7 +202,7 @@ func TestAServer(t *testing.T) {
 		t.Errorf("after the restart:\n%.3000s", page)
 	}
 	resp, err := http.Post(r.http, "application/json", bytes.NewReader(other.AppendLine(nil)))
-	if err != nil || resp.StatusCode != 409 {
+	if err != nil || resp.StatusCode != 208 {
 		t.Errorf("a replay after the restart: %v, %d", err, resp.StatusCode)
 	}
 	key := until(t, r.web+"/key/"+other.Key.String(), "pinned")

@@ -30,8 +30,14 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if r.Method != http.MethodPost {
-		h.Set("Allow", http.MethodPost)
+	switch r.Method {
+	case http.MethodPost:
+	case http.MethodGet, http.MethodHead:
+		h.Set("Content-Type", "application/json")
+		w.Write(s.seal.document())
+		return
+	default:
+		h.Set("Allow", "GET, HEAD, POST")
 		http.Error(w, "Post a tracer here.", http.StatusMethodNotAllowed)
 		return
 	}
@@ -62,7 +68,12 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 // take submits what is in a body.
 func (s *Server) take(body []byte, from netip.Addr, now time.Time) error {
 	if tracer.IsSealed(body) {
-		return receiver.Sealed
+		opened, err := s.receiver.Unseal(body, from)
+		if err != nil {
+			s.receiver.Refuse(err.(receiver.Reason))
+			return err
+		}
+		return s.submit(tracer.ParseDatagram, opened, from, now)
 	}
 	if tracer.IsDatagram(body) {
 		return s.submit(tracer.ParseDatagram, body, from, now)
@@ -97,12 +108,12 @@ func (s *Server) submit(parse func([]byte) (tracer.Signed, error), b []byte, fro
 func status(err error) int {
 	why, _ := err.(receiver.Reason)
 	switch why {
-	case receiver.NetworkRate, receiver.KeyRate, receiver.NewBudget, receiver.SeenBudget, receiver.KnownBudget, receiver.Busy:
+	case receiver.NetworkRate, receiver.KeyRate, receiver.NewBudget, receiver.SeenBudget, receiver.KnownBudget, receiver.SealedBudget, receiver.Busy:
 		return http.StatusTooManyRequests
 	case receiver.NotMine, receiver.NotEnd:
 		return http.StatusMisdirectedRequest
 	case receiver.Replay:
-		return http.StatusConflict
+		return http.StatusAlreadyReported // which is a success: it is here
 	case receiver.Sealed:
 		return http.StatusUnsupportedMediaType
 	}
