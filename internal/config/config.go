@@ -51,9 +51,15 @@ type Config struct {
 	Exported  []evidence.ExporterInterface
 	Seed      *[32]byte // nil but for tests and demonstrations
 	SendUDP   bool
-	Receive   bool           // take tracers
-	ReceiveTo []netip.Prefix // that are for these, besides our own addresses
-	Private   []netip.Prefix // special-purpose addresses that may be notified all the same
+	SendHTTP  bool // post tracers, too
+	SendHTTPS bool // likewise, first
+	TrustAny  bool // certificates of HTTPS are not checked
+	Seal      sender.Sealing
+	SealKeys  []sender.SealFor // the longest prefixes first
+	Never     []netip.Prefix   // addresses that are never told
+	Receive   bool             // take tracers
+	ReceiveTo []netip.Prefix   // that are for these, besides our own addresses
+	Private   []netip.Prefix   // special-purpose addresses that may be notified all the same
 	StateDir  string
 	User      string // to become after the sockets are open, "" for none
 	Contact   tracer.Contact
@@ -128,7 +134,19 @@ What is selected:
                           demonstrations only: whoever knows the seed can evade it
 
 What is sent:
-      --send LIST         notify the two ends of the flow: udp (nothing: print only)
+      --send LIST         notify the two ends of the flow by udp (port 65535), and post
+                          to them by https, http or both (nothing: print only)
+      --https-trust WHO   strict: certificates of HTTPS must be of the address and
+                          by who this system trusts; any: they are not checked, so
+                          that whoever is in between can read what is not sealed
+                          (strict)
+      --seal WHEN         encrypt tracers so that their recipient only can read them:
+                          never; prefer: if its key is known; require: always, and
+                          who has no key is not told (prefer)
+      --seal-key PREFIX=KEY   that key, as "overflow-receiver key" shows it, for
+                          these addresses; repeatable (what they tell by themselves)
+      --never PREFIX      addresses that are never told, as those by which equipment
+                          is managed; repeatable (none)
       --private PREFIX    special-purpose addresses, as 10.0.0.0/8, that may be named
                           and notified all the same; repeatable (none)
 
@@ -168,8 +186,9 @@ type raw struct {
 	email, identity, url, asn, remember, status              string
 	frames, flows, thin                                      string
 	boost, flood, suspects, maxSuspects, role, contacts      string
+	trust, seal                                              string
 	exporters, private, intervals, interfaces, exported      list
-	receiveTo                                                list
+	receiveTo, sealKeys, never                               list
 	conntrack, nat, receive                                  bool
 }
 
@@ -207,6 +226,8 @@ func Parse(args []string) (*Config, error) {
 		{&r.rate, "r", "rate", "0.000001"},
 		{&r.seed, "", "seed", ""},
 		{&r.send, "", "send", ""},
+		{&r.trust, "", "https-trust", "strict"},
+		{&r.seal, "", "seal", ""},
 		{&r.user, "", "user", ""},
 		{&r.remember, "", "max-exporters", "32"},
 		{&r.status, "", "status", ""},
@@ -236,6 +257,8 @@ func Parse(args []string) (*Config, error) {
 	fs.Var(&r.receiveTo, "receive-to", "")
 	fs.Var(&r.exporters, "exporter", "")
 	fs.Var(&r.private, "private", "")
+	fs.Var(&r.never, "never", "")
+	fs.Var(&r.sealKeys, "seal-key", "")
 	fs.Var(&r.intervals, "sampling-interval", "")
 	fs.Var(&r.interfaces, "interface", "")
 	fs.Var(&r.interfaces, "i", "")
@@ -275,7 +298,7 @@ func (r *raw) validate() (*Config, error) {
 	for option, p := range map[string]struct {
 		texts    []string
 		prefixes *[]netip.Prefix
-	}{"--exporter": {r.exporters, &c.Exporters}, "--private": {r.private, &c.Private}, "--receive-to": {r.receiveTo, &c.ReceiveTo}} {
+	}{"--exporter": {r.exporters, &c.Exporters}, "--private": {r.private, &c.Private}, "--receive-to": {r.receiveTo, &c.ReceiveTo}, "--never": {r.never, &c.Never}} {
 		for _, text := range p.texts {
 			prefix, err := prefix.Parse(text)
 			if err != nil {
@@ -389,16 +412,25 @@ func (r *raw) listener(c *Config) error {
 }
 
 func (r *raw) sending(c *Config) error {
-	for _, transport := range strings.FieldsFunc(r.send, func(c rune) bool { return c == ',' }) {
-		if transport != "udp" {
-			return fmt.Errorf("--send %q: there is only udp", transport)
+	for _, transport := range strings.Split(r.send, ",") {
+		switch transport {
+		case "udp":
+			c.SendUDP = true
+		case "http":
+			c.SendHTTP = true
+		case "https":
+			c.SendHTTPS = true
+		default:
+			if r.send != "" {
+				return fmt.Errorf("--send %q is not of udp, http and https, with commas between", r.send)
+			}
 		}
-		c.SendUDP = true
+	}
+	if err := r.posting(c); err != nil {
+		return err
 	}
 	switch {
-	case !c.SendUDP && r.send != "":
-		return fmt.Errorf("--send %q: there is only udp", r.send)
-	case !c.SendUDP:
+	case !c.Sends():
 		return nil
 	case c.Contact.Empty():
 		return errors.New("--send without a contact helps nobody: say who you are with --contact-email, --contact-identity, --contact-url or --asn")
@@ -409,6 +441,9 @@ func (r *raw) sending(c *Config) error {
 	}
 	return nil
 }
+
+// Sends tells whether tracers are sent in any way.
+func (c *Config) Sends() bool { return c.SendUDP || c.SendHTTP || c.SendHTTPS }
 
 // StateDir returns the folder of the signing key: the one that is named, or the
 // usual one of this user.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/overflowd/overflowd/internal/evidence"
+	"github.com/overflowd/overflowd/internal/sender"
 	"github.com/overflowd/overflowd/internal/source"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -42,8 +43,17 @@ func TestBadOptionsAreNamedWithTheirValues(t *testing.T) {
 		{"--sampling-interval here=5", `--sampling-interval "here=5"`}, {"--sampling-interval 4294967296", "4294967295"},
 		{"--max-exporters 0", `--max-exporters "0"`}, {"--max-exporters 100001", "100000"},
 		{"--seed x", `--seed "x"`},
-		{"--send tcp " + contact, `--send "tcp"`}, {"--send , " + contact, `--send ","`}, {"--send udp,carrier-pigeon " + contact, `"carrier-pigeon"`},
-		{"--send udp", "contact"},
+		{"--send tcp " + contact, `--send "tcp"`}, {"--send , " + contact, `--send ","`}, {"--send udp,carrier-pigeon " + contact, `"udp,carrier-pigeon"`},
+		{"--send udp", "contact"}, {"--send https", "contact"}, {"--send http -r 0.01 " + contact, "at most 1/1000"},
+		{"--send udp,, " + contact, `--send "udp,,"`},
+		{"--send https --https-trust me " + contact, `--https-trust "me"`}, {"--send http --https-trust any " + contact, "--https-trust any says nothing"},
+		{"--seal prefer", "say nothing without --send"}, {"--seal-key 192.0.2.1=" + sealKey, "say nothing without --send"},
+		{"--send udp --seal maybe " + contact, `--seal "maybe"`}, {"--send udp,http --seal require " + contact, "--seal require tells nobody"},
+		{"--send udp --seal never --seal-key 192.0.2.1=" + sealKey + " " + contact, "--seal-key says nothing"},
+		{"--send udp --seal-key " + sealKey + " " + contact, "does not begin with an address"}, {"--send udp --seal-key 192.0.2.1=00 " + contact, "not a key"},
+		{"--send udp --seal-key 192.0.2.1=" + strings.Repeat("0", 64) + " " + contact, "not a key"},
+		{"--send https --seal require --contact-identity " + strings.Repeat("x", 190), "too long for a sealed tracer"},
+		{"--never x", `--never "x"`},
 		{"--send udp -r 0.0011 " + contact, "at most 1/1000"}, {"--send udp -r 1 " + contact, "at most 1/1000"},
 		{"--send udp --seed 1 " + contact, "--seed"},
 		{"--contact-email nobody", `--contact-email "nobody"`}, {"--contact-email a@b@c", `--contact-email "a@b@c"`},
@@ -68,10 +78,17 @@ func TestBadOptionsAreNamedWithTheirValues(t *testing.T) {
 	}
 }
 
+// sealKey is the one of RFC 7748, section 6.1.
+const sealKey = "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
+
 func TestGoodOptions(t *testing.T) {
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	listen := netip.MustParseAddrPort("127.0.0.1:7777")
 	seed := [32]byte{0x39, 0x30}
+	key, err := tracer.ParseSealKey(sealKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args string
 		want Config
@@ -90,8 +107,13 @@ func TestGoodOptions(t *testing.T) {
 		{"--conntrack", Config{Conntrack: true, NAT: true, Rate: 1e-6}},
 		{"--boost off -f x --flood 0 --max-suspects 1000000", Config{PcapFile: "x", Rate: 1e-6, MaxSuspects: 1000000}},
 		{"--boost 1000 -f x -r 0.0004 --flood 7 --suspects /x", Config{PcapFile: "x", Rate: 0.0004, Suspect: true, Boosted: 0.4, Flood: 7, Suspects: "/x", MaxSuspects: 65536}},
-		{"--boost 7 --send udp --asn 1 -r 0.0001", Config{Listen: listen, Exporters: loopback, Rate: 0.0001, Boosted: 0.0007, SendUDP: true, Contact: tracer.Contact{ASN: 1}}},
-		{"--boost 1000000 --send udp --asn 1 --contact-role noc", Config{Listen: listen, Exporters: loopback, Rate: 1e-6, Boosted: 0.001, SendUDP: true, Contact: tracer.Contact{ASN: 1, Role: "noc"}}},
+		{"--boost 7 --send udp --asn 1 -r 0.0001", Config{Listen: listen, Exporters: loopback, Rate: 0.0001, Boosted: 0.0007, SendUDP: true, Seal: sender.SealPrefer, Contact: tracer.Contact{ASN: 1}}},
+		{"--boost 1000000 --send udp --asn 1 --contact-role noc", Config{Listen: listen, Exporters: loopback, Rate: 1e-6, Boosted: 0.001, SendUDP: true, Seal: sender.SealPrefer, Contact: tracer.Contact{ASN: 1, Role: "noc"}}},
+		{"--send https,http,udp --https-trust any --seal require --seal-key 192.0.2.0/24=" + sealKey + " --seal-key 192.0.2.7=" + sealKey + " --never 198.51.100.7/24 --asn 1",
+			Config{Listen: listen, Exporters: loopback, Rate: 1e-6, SendUDP: true, SendHTTP: true, SendHTTPS: true, TrustAny: true, Seal: sender.SealRequire,
+				SealKeys: []sender.SealFor{{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Key: key}, {Prefix: netip.MustParsePrefix("192.0.2.0/24"), Key: key}},
+				Never:    []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, Contact: tracer.Contact{ASN: 1}}},
+		{"--send http --seal never --asn 1", Config{Listen: listen, Exporters: loopback, Rate: 1e-6, SendHTTP: true, Contact: tracer.Contact{ASN: 1}}},
 		{"-f x --ifindex 12:wan --ifindex 192.0.2.1=3:lan=198.51.100.7/24,2001:db8::/32 --ifindex 2001:db8::1=4:lan", Config{PcapFile: "x", Rate: 1e-6,
 			Exported: []evidence.ExporterInterface{{Exporters: everyIPv4, Index: 12, Role: evidence.WAN}, {Exporters: everyIPv6, Index: 12, Role: evidence.WAN},
 				{Exporters: netip.MustParsePrefix("192.0.2.1/32"), Index: 3, Role: evidence.LAN, Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
@@ -101,7 +123,7 @@ func TestGoodOptions(t *testing.T) {
 			Listen: netip.MustParseAddrPort("127.0.0.1:9500"), Exporters: loopback}},
 		{"-f x.pcap --frames packets", Config{PcapFile: "x.pcap", Frames: source.Packets, Rate: 1e-6}},
 		{"--send udp -r 0.001 --asn AS64500 --private 10.0.0.0/8 --user nobody", Config{Listen: listen, Exporters: loopback, Rate: 0.001,
-			Boosted: 0.001, SendUDP: true, Private: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, User: "nobody", Contact: tracer.Contact{ASN: 64500}}},
+			Boosted: 0.001, SendUDP: true, Seal: sender.SealPrefer, Private: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, User: "nobody", Contact: tracer.Contact{ASN: 64500}}},
 		{"--contact-email abuse+x@sub.example.net --contact-identity Bücher+&+Co --contact-url https://example.net/a?b=c#d", Config{
 			Listen: listen, Exporters: loopback, Rate: 1e-6,
 			Contact: tracer.Contact{Email: "abuse x@sub.example.net", Identity: "Bücher & Co", URL: "https://example.net/a?b=c#d"}}},

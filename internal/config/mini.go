@@ -4,7 +4,10 @@
 
 package config
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What providers and operators want the smallest build does not have: it would be
 // 12 kB of the flash of a small router.
@@ -14,6 +17,16 @@ func readContacts(path string) ([]ContactFor, error) {
 		return nil, errors.New("--contacts: this smallest build has one contact only")
 	}
 	return nil, nil
+}
+
+func (r *raw) posting(c *Config) error {
+	if c.SendHTTP || c.SendHTTPS || r.trust != "strict" {
+		return fmt.Errorf("--send %q: this smallest build sends by udp only", r.send)
+	}
+	if r.seal != "" && r.seal != "never" || len(r.sealKeys) > 0 {
+		return errors.New("--seal: this smallest build cannot encrypt")
+	}
+	return nil
 }
 
 func (r *raw) exportersInterfaces(*Config) error {

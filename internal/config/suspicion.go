@@ -23,7 +23,7 @@ func (r *raw) suspecting(c *Config) error {
 			return fmt.Errorf("--boost %q is neither a number from 1 to %d nor off", r.boost, maxBoost)
 		}
 		ceiling := 1.0
-		if c.SendUDP {
+		if c.Sends() {
 			ceiling = sender.MaxRate
 		}
 		c.Suspect, c.Boosted = true, min(c.Rate*float64(n), ceiling)

@@ -68,6 +68,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	}()
 	hits := make(chan source.Hit, queue) // closed when the hot side is done
 	d.policy = policy.New(c.Private, c.Listen.Port())
+	d.policy.SetNever(c.Never)
 	if err := d.openEvidence(); err != nil {
 		return err
 	}
@@ -82,16 +83,11 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 			return err
 		}
 	}
-	if c.SendUDP {
-		transport, err := sender.OpenUDP()
-		if err != nil {
+	if c.Sends() {
+		if err := d.newSender(); err != nil {
 			return err
 		}
-		defer transport.Close()
-		if err := d.newSender(transport); err != nil {
-			return err
-		}
-		d.takeReceipts(transport)
+		defer d.transport.Close()
 	}
 	var err error
 	if c.PcapFile == "" {
@@ -155,6 +151,8 @@ type daemon struct {
 	signer       *signer
 	printer      *printer
 	sender       *sender.Sender // nil: print only
+	transport    *sender.UDP    // nil: no datagrams are sent
+	posted       <-chan func()  // what attempts to post came to; nil if none are made
 	policy       *policy.Policy
 	own          time.Time // when our own addresses were looked up
 	said         [source.Reasons]bool
@@ -314,15 +312,27 @@ func (d *daemon) observed() (n uint64) {
 	return n
 }
 
-func (d *daemon) newSender(t sender.Transport) error {
+func (d *daemon) newSender() error {
 	if err := d.lookUpOwn(); err != nil {
 		return fmt.Errorf("look up our own addresses, which are never sent to: %w", err)
 	}
-	d.sender = sender.New(sender.Options{
-		Policy: d.policy, Signer: d.signer, Transport: t,
+	o := sender.Options{
+		Policy: d.policy, Signer: d.signer,
 		Observed: d.observed,
 		Sent:     func(t *tracer.Tracer, s *tracer.Signed) { d.print(t, s) },
-	})
+	}
+	if d.config.SendUDP {
+		transport, err := sender.OpenUDP()
+		if err != nil {
+			return err
+		}
+		d.transport, o.Transport = transport, transport
+	}
+	d.sender = sender.New(o)
+	d.usePosting()
+	if d.transport != nil {
+		d.takeReceipts(d.transport)
+	}
 	return nil
 }
 
@@ -358,6 +368,9 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 		select {
 		case h, ok := <-hits:
 			if !ok {
+				for d.config.PcapFile != "" && d.sender.Posting() { // at most some seconds
+					(<-d.posted)()
+				}
 				return errors.Join(failed, d.printer.flush())
 			}
 			if failed == nil {
@@ -368,6 +381,8 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 			if len(hits) > 0 {
 				continue
 			}
+		case post := <-d.posted:
+			post()
 		case answer := <-d.answers:
 			answer()
 			continue

@@ -19,6 +19,10 @@ type receiving struct{ tell <-chan func() }
 func (*daemon) openReceiving() error { return errReceive }
 
 func (*daemon) takeReceipts(*sender.UDP) {}
+func (*daemon) usePosting()              {}
+
+func (*daemon) postingJSON(*object)                      {}
+func (*daemon) postingText(func(string, string, ...any)) {}
 
 func (*receiving) run(context.Context)               {}
 func (*receiving) close()                            {}

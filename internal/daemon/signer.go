@@ -20,9 +20,10 @@ type signer struct {
 	stamp   identity.Stamp
 	seq     uint64
 	message []byte
+	most    int // bytes of a message
 }
 
-func newSigner(store *identity.Store) *signer { return &signer{store: store} }
+func newSigner(store *identity.Store) *signer { return &signer{store: store, most: tracer.MaxMessage} }
 
 // Sign implements sender.Signer. The message of the result is valid until the
 // next call.
@@ -43,7 +44,7 @@ func (s *signer) Sign(t *tracer.Tracer) (tracer.Signed, error) {
 	s.message = t.AppendMessage(s.message[:0])
 	// The contact has the room that the longest of flows leaves, the evidence what is
 	// left: of a usual flow 300 bytes.
-	for len(s.message) > tracer.MaxMessage && t.Shorten() {
+	for len(s.message) > s.most && t.Shorten() {
 		s.message = t.AppendMessage(s.message[:0])
 	}
 	return tracer.Sign(s.id.Private, s.message), nil

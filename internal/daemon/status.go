@@ -173,6 +173,7 @@ func (s *status) json() []byte {
 		o.close()
 		o.uint("receipts", n.Receipts)
 		o.uint("stopped", n.Stopped)
+		d.postingJSON(&o)
 	}
 	o.close()
 	d.received.json(&o)
@@ -339,6 +340,7 @@ func (s *status) text() []byte {
 		if n.Receipts > 0 {
 			line("", "%s answered; %s not told, as they asked us to stop", many(n.Receipts, "tracer"), many(n.Stopped, "end"))
 		}
+		d.postingText(line)
 		if not := d.notSent(); not != "" {
 			line("", "not sent: %s", not)
 		}

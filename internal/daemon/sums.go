@@ -219,6 +219,8 @@ func (d *daemon) notSent() string {
 	}{
 		{s.Failed, "the network refused"},
 		{s.Unset, "the clock is not set"},
+		{s.LeftAlone, "did not take one within a day"},
+		{s.Unsealed, "no key to seal it"},
 		{s.Crowded, "selected packets of addresses that would have waited too long"},
 	} {
 		if x.n > 0 {

@@ -52,11 +52,16 @@ func (s *Sender) TakeReceipts() { s.receipts = newReceipts() }
 
 // Answer takes what came back to the transport from an address.
 func (s *Sender) Answer(b []byte, from netip.Addr) {
-	verb, ok := s.receipts.take(b, from, time.Since(s.start))
+	now := time.Since(s.start)
+	r, ok := s.receipts.take(b, from, now)
 	if !ok {
 		return
 	}
 	s.Counters.Receipts++
+	if s.seals != nil && !s.seals.receipt(from, r, now) {
+		s.Counters.Impostors++
+	}
+	verb := r.Verb
 	if verb != tracer.Stop {
 		return
 	}
@@ -81,24 +86,24 @@ func (r *receipts) sent(nonce [8]byte, key tracer.PublicKey, to netip.Addr, now 
 }
 
 // take takes what came to the sockets that tracers leave from.
-func (r *receipts) take(b []byte, from netip.Addr, now time.Duration) (tracer.Verb, bool) {
+func (r *receipts) take(b []byte, from netip.Addr, now time.Duration) (*tracer.Receipt, bool) {
 	x, err := tracer.ParseReceipt(b)
 	if err != nil || x.To != from {
-		return 0, false
+		return nil, false
 	}
 	a, ok := r.asked[x.Nonce]
 	if !ok || a.to != from || a.key != x.Sender || now-a.at > answered || !r.bucket.allows(now, receiptRate) {
-		return 0, false
+		return nil, false
 	}
 	r.bucket = r.bucket.take(now, receiptRate)
 	if !x.Valid() {
-		return 0, false
+		return nil, false
 	}
 	delete(r.asked, x.Nonce)
 	if x.Verb == tracer.Stop {
 		r.stop(from, now)
 	}
-	return x.Verb, true
+	return &x, true
 }
 
 func (r *receipts) stop(a netip.Addr, now time.Duration) {

@@ -45,17 +45,38 @@ type Signer interface {
 	Sign(*tracer.Tracer) (tracer.Signed, error)
 }
 
+// Sealing is when a tracer is sealed, so that its recipient only can read it.
+type Sealing uint8
+
+const (
+	SealNever   Sealing = iota
+	SealPrefer          // if a key of the recipient is known
+	SealRequire         // always; who has no key is not told
+)
+
+// A SealFor is the key of the recipients in a prefix, as the owner configured it.
+type SealFor struct {
+	Prefix netip.Prefix
+	Key    tracer.SealKey
+}
+
 // Counters say what became of the notices: for each hit there is one for each
 // end of the flow.
 type Counters struct {
 	Sent      uint64
-	SentBytes uint64 // IP and UDP headers included
+	SentBytes uint64 // of all attempts, headers of IP, UDP and TCP included
+	Sealed    uint64 // of those sent
+	Posted    uint64 // taken by HTTPS or HTTP, which are counted in Sent unless a datagram was sent, too
+	Unposted  uint64 // attempts of HTTPS or HTTP that came to nothing
 	Failed    uint64 // the transport refused; SentBytes counts them
 	Unset     uint64 // the clock was not set
 	Crowded   uint64 // selected packets lost because too many addresses waited
 	Refused   [policy.Reasons]uint64
 	Receipts  uint64 // tracers that were answered
 	Stopped   uint64 // notices for addresses that asked us to stop
+	LeftAlone uint64 // notices for addresses that did not take one by HTTPS or HTTP within a day
+	Unsealed  uint64 // notices that had to be sealed, and there was no key
+	Impostors uint64 // receipts that another key signed than before
 }
 
 // A Sender belongs to the cold goroutine.
@@ -71,12 +92,14 @@ type Sender struct {
 	limits   limits
 	pending  pending
 	receipts *receipts // nil: none are taken
+	web      *Web      // nil: only datagrams are sent
+	seals    *seals    // nil: none are sealed
 	start    time.Time
 	buf      []byte
 	need     uint64 // bytes of the tracer that the observed bytes did not yet pay for
 }
 
-// Options of a Sender; all are needed.
+// Options of a Sender; all are needed, but for Transport if there is UseWeb.
 type Options struct {
 	Policy    *policy.Policy
 	Signer    Signer
@@ -111,14 +134,23 @@ func (s *Sender) Offer(r *flow.Record, about *About, rate float64, selected uint
 		s.Counters.Unset += 2
 		return nil
 	}
+	if s.web.has(&r.Key) {
+		s.Counters.Refused[policy.Tracer] += 2
+		return nil
+	}
+	now := time.Since(s.start)
 	v := s.policy.Check(&r.Key)
 	offer := func(why policy.Reason, to netip.Addr, e end, r *flow.Record) {
 		if why != policy.Allowed {
 			s.Counters.Refused[why]++
 			return
 		}
-		if !s.receipts.wants(to, time.Since(s.start)) {
+		if !s.receipts.wants(to, now) {
 			s.Counters.Stopped++
+			return
+		}
+		if lost := s.noWay(to, now); lost != nil {
+			*lost++
 			return
 		}
 		s.Counters.Crowded += s.pending.add(to, e, r, about, rate, selected)
@@ -141,7 +173,9 @@ func (s *Sender) Waiting() int { return len(s.pending.notices) }
 // signer does; the notice stays.
 func (s *Sender) Drain() error {
 	now := time.Since(s.start)
-	may := func(to netip.Addr) bool { return s.limits.allow(to, now) }
+	may := func(to netip.Addr) bool {
+		return s.limits.allow(to, now) && (s.byUDP(to, now) || s.web.ready(to, now))
+	}
 	for len(s.pending.notices) > 0 && s.limits.allowAny(now) && s.within(s.need) {
 		i := s.pending.first(may)
 		if i < 0 {
@@ -155,21 +189,69 @@ func (s *Sender) Drain() error {
 			return err
 		}
 		s.buf = signed.AppendDatagram(s.buf[:0])
-		size := uint64(len(s.buf) + headers(n.to))
-		if s.need = size; !s.within(size) {
+		size, udp := uint64(0), s.byUDP(n.to, now)
+		posting := s.posting(&t, &signed, s.buf, udp, now)
+		sealed, err := s.seals.seal(&s.buf, n.to, now)
+		if err != nil { // the key is none to seal to
+			s.Counters.Unsealed++
+			s.pending.remove(i)
+			continue
+		}
+		if udp {
+			size = uint64(len(s.buf) + headers(n.to))
+		}
+		if most := size + posting.cost(); s.within(most) {
+			size = most
+		} else if posting = nil; !udp || !s.within(size) {
+			if !udp {
+				size = most
+			}
+			s.need = size
 			return nil // and nothing is signed in vain until that much is there
 		}
 		s.need = 0
 		s.limits.spend(n.to, now)
 		s.Counters.SentBytes += size // before the attempt: an error may hide a delivery
-		if err := s.transport.Send(n.to, s.buf); err != nil {
-			s.Counters.Failed++
-		} else {
-			s.Counters.Sent++
-			s.receipts.sent(t.Nonce, signed.Key, n.to, now)
-			s.sent(&t, &signed)
+		if udp {
+			if err := s.transport.Send(n.to, s.buf); err != nil {
+				s.Counters.Failed++
+			} else {
+				s.delivered(&t, &signed, sealed)
+				s.receipts.sent(t.Nonce, signed.Key, n.to, now)
+			}
 		}
 		s.pending.remove(i)
+		s.post(posting, now)
+	}
+	return nil
+}
+
+// delivered counts a tracer that was sent, and shows it.
+func (s *Sender) delivered(t *tracer.Tracer, signed *tracer.Signed, sealed bool) {
+	s.Counters.Sent++
+	if sealed {
+		s.Counters.Sealed++
+	}
+	s.sent(t, signed)
+}
+
+// byUDP tells whether an address may get a datagram.
+func (s *Sender) byUDP(to netip.Addr, now time.Duration) bool {
+	return s.transport != nil && (!s.seals.require() || s.seals.has(to, now))
+}
+
+// noWay returns the counter of what nobody can be told in any way; nil if there is one.
+func (s *Sender) noWay(to netip.Addr, now time.Duration) *uint64 {
+	switch {
+	case s.byUDP(to, now):
+		return nil
+	case !s.web.wants(to, now):
+		if s.transport != nil {
+			return &s.Counters.Unsealed
+		}
+		return &s.Counters.LeftAlone
+	case s.seals.require() && !s.seals.has(to, now) && !s.web.tells(to, now):
+		return &s.Counters.Unsealed
 	}
 	return nil
 }

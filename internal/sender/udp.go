@@ -90,8 +90,11 @@ func (u *UDP) Receive(take func(b []byte, from netip.Addr)) {
 	group.Wait()
 }
 
-// Close closes the sockets.
+// Close closes the sockets. No UDP has none.
 func (u *UDP) Close() error {
+	if u == nil {
+		return nil
+	}
 	var errs []error
 	for _, c := range []*net.UDPConn{u.v4, u.v6} {
 		if c != nil {

@@ -21,10 +21,13 @@ const sealLabel = "overflowd sealed 1"
 // ErrSealed: no key opens it, or it was changed on its way.
 var ErrSealed = errors.New("sealed for another key, or damaged")
 
-// Seal appends the sealed form of a tracer in datagram form: SealOverhead bytes more.
-// It returns an error if no secret can be agreed on with the key, as with one of small
-// order.
+// Seal appends the sealed form of a tracer in datagram form: SealOverhead bytes more. It
+// returns ErrTooLarge if that is more than there may be, and an error if no secret can be
+// agreed on with the key, as with one of small order.
 func Seal(dst []byte, to SealKey, datagram []byte) ([]byte, error) {
+	if len(datagram)+SealOverhead > MaxDatagram {
+		return nil, ErrTooLarge
+	}
 	public, err := hpke.DHKEM(ecdh.X25519()).NewPublicKey(to[:])
 	if err != nil {
 		return nil, err
@@ -100,3 +103,27 @@ func ParseOpeners(text []byte) (o Openers, err error) {
 	}
 	return o, nil
 }
+
+// ReadDocument returns the key that the document of a recipient names (SPEC.md, section
+// 8), zero if it names none, and an error if it is no such document.
+func ReadDocument(text []byte) (key SealKey, err error) {
+	d, err := parseObject(text)
+	if err != nil {
+		return key, err
+	}
+	if version := d.member("overflowd"); version == nil {
+		return key, errDocument
+	} else if n, ok := version.uint(32); !ok || n != 1 {
+		return key, errDocument
+	}
+	if d.member("seal") == nil {
+		return key, nil
+	}
+	word, _ := d.text("seal")
+	if key, err = ParseSealKey(word); err == nil && key == (SealKey{}) {
+		err = errDocument // which must not read as if there were none
+	}
+	return key, err
+}
+
+var errDocument = errors.New("not the document of a recipient")

@@ -30,14 +30,16 @@ const (
 	Own
 	// Same: source and destination are one address.
 	Same
+	// Never: the owner said that this end is not to be told. The other end may be.
+	Never
 	// Reasons is how many there are: the size of an array of counters.
 	Reasons
 )
 
 var reasonTexts = [Reasons]string{"allowed", "flow of tracers", "flow export to us", "an end is not globally reachable",
-	"our own address", "source is destination"}
+	"our own address", "source is destination", "never to be told"}
 
-var reasonNames = [Reasons]string{"allowed", "tracer", "export", "unreachable", "own", "same"}
+var reasonNames = [Reasons]string{"allowed", "tracer", "export", "unreachable", "own", "same", "never"}
 
 // String returns a few lower-case words.
 func (r Reason) String() string { return reasonTexts[r] }
@@ -54,6 +56,7 @@ const (
 type Policy struct {
 	registry []block
 	private  []netip.Prefix
+	silent   []netip.Prefix // that are never told
 	ports    []uint16
 	own      atomic.Pointer[own]
 }
@@ -71,6 +74,19 @@ func New(private []netip.Prefix, exportPorts ...uint16) *Policy {
 	p := &Policy{registry: registry(), private: slices.Clone(private), ports: slices.Clone(exportPorts)}
 	p.own.Store(&own{})
 	return p
+}
+
+// SetNever has addresses never told, as those by which equipment is managed. It comes
+// before any other use.
+func (p *Policy) SetNever(prefixes []netip.Prefix) { p.silent = slices.Clone(prefixes) }
+
+func (p *Policy) never(a netip.Addr) bool {
+	for _, n := range p.silent {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // SetOwn replaces our own addresses, each with the length of its network's
@@ -134,13 +150,18 @@ func (p *Policy) Check(k *flow.Key) Verdict {
 		return Verdict{whole, whole}
 	}
 	var v Verdict
-	if own.has(src) {
-		v.Src = Own
-	}
-	if own.has(dst) {
-		v.Dst = Own
-	}
+	v.Src, v.Dst = p.end(own, src), p.end(own, dst)
 	return v
+}
+
+func (p *Policy) end(o own, a netip.Addr) Reason {
+	switch {
+	case o.has(a):
+		return Own
+	case p.never(a):
+		return Never
+	}
+	return Allowed
 }
 
 func (o own) has(a netip.Addr) bool {
@@ -180,6 +201,12 @@ func (p *Policy) Special() *prefix.Set {
 // Reachable tells whether an address may be named: a packet to it goes to one host
 // on the Internet, or to one that the owner opened.
 func (p *Policy) Reachable(a netip.Addr) bool { return p.reachable(a) }
+
+// Public tells whether a registry says that an address is globally reachable, and it is
+// none of ours, whatever the owner opened.
+func (p *Policy) Public(a netip.Addr) bool {
+	return (&Policy{registry: p.registry}).reachable(a) && !(*p.own.Load()).has(a) && !p.never(a)
+}
 
 // reachable tells whether a packet to the address goes to one host on the
 // Internet, or to one that the owner opened. The zero Addr is in no block.

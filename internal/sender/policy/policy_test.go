@@ -325,6 +325,7 @@ func TestWhateverTheKeyNobodyIsToldWhoMustNot(t *testing.T) {
 		ours[netip.MustParseAddr(s)] = true
 	}
 
+	never := prefixes("192.31.196.0/24")
 	for _, opened := range []bool{false, true} {
 		var p *Policy
 		if opened {
@@ -333,6 +334,7 @@ func TestWhateverTheKeyNobodyIsToldWhoMustNot(t *testing.T) {
 			p = New(nil, 2055)
 		}
 		p.SetOwn(own)
+		p.SetNever(never)
 		var counts [Reasons]int
 		for range 20_000 {
 			is4 := rng.IntN(2) == 0
@@ -359,6 +361,9 @@ func TestWhateverTheKeyNobodyIsToldWhoMustNot(t *testing.T) {
 				if !a.IsValid() || !o.reachable(a) && !(opened && open(a)) {
 					t.Fatalf("%v names %v: %+v", v, a, k)
 				}
+			}
+			if v.Src == Allowed && never[0].Contains(src) || v.Dst == Allowed && never[0].Contains(dst) {
+				t.Fatalf("%v tells who is never to be told: %v > %v", v, src, dst)
 			}
 			if v.Src == Allowed && ours[src] || v.Dst == Allowed && ours[dst] {
 				t.Fatalf("%v tells ourselves: %v > %v", v, src, dst)
