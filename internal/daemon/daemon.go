@@ -130,6 +130,7 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	coldErr := d.cold(hits, cancel) // until hits is closed
 	cancel()
 	answering.Wait()
+	d.keepPins(true)
 	if !errors.Is(hotErr, pcapfile.ErrNotCapture) {
 		d.sums()
 	}
@@ -152,7 +153,8 @@ type daemon struct {
 	printer      *printer
 	sender       *sender.Sender // nil: print only
 	transport    *sender.UDP    // nil: no datagrams are sent
-	posted       <-chan func()  // what attempts to post came to; nil if none are made
+	pins         pinned
+	posted       <-chan func() // what attempts to post came to; nil if none are made
 	policy       *policy.Policy
 	own          time.Time // when our own addresses were looked up
 	said         [source.Reasons]bool
@@ -402,6 +404,7 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 				d.lookUpOwn() // if it fails, those known before stand
 			}
 			if d.sender != nil {
+				d.keepPins(false)
 				if failed == nil {
 					if failed = d.keyError(d.sender.Drain()); failed != nil {
 						cancel()

@@ -6,9 +6,18 @@ package daemon
 
 import (
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
 	"log"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
 
+	"github.com/overflowd/overflowd/internal/identity"
 	"github.com/overflowd/overflowd/internal/sender"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -19,6 +28,12 @@ func (d *daemon) usePosting() {
 	if c.Seal != sender.SealNever {
 		d.sender.Seal(c.Seal, c.SealKeys)
 		d.signer.most = tracer.MaxMessage - tracer.SealOverhead
+		d.pins.path = filepath.Join(c.StateDir, "recipients")
+		pins, err := readPins(d.pins.path, time.Now())
+		if err != nil {
+			d.log.Printf("%v: the keys of recipients are learnt anew", err)
+		}
+		d.sender.Pin(pins)
 	}
 	if !c.SendHTTP && !c.SendHTTPS {
 		return
@@ -32,6 +47,85 @@ func (d *daemon) usePosting() {
 	w := sender.NewWeb(c.SendHTTPS, c.SendHTTP, c.TrustAny)
 	d.sender.UseWeb(w)
 	d.posted = w.Done()
+}
+
+// pinned is where the keys that recipients told are kept.
+type pinned struct {
+	path   string // "" if nowhere
+	failed string // as it was said
+	dirty  bool
+}
+
+// keepPins writes the keys if any changed: at most twice a day, by the time of the file,
+// and when the program ends.
+func (d *daemon) keepPins(end bool) {
+	p := &d.pins
+	if p.path == "" {
+		return
+	}
+	pins, changed := d.sender.Pins()
+	if p.dirty = p.dirty || changed; !p.dirty {
+		return
+	}
+	if info, err := os.Stat(p.path); err == nil && !end {
+		if age := time.Since(info.ModTime()); age >= 0 && age < ledgerEvery {
+			return
+		}
+	}
+	if err := identity.Replace(p.path, appendPins(nil, pins, time.Now())); err != nil {
+		if err.Error() != p.failed {
+			p.failed = err.Error()
+			d.log.Printf("keep the keys of recipients: %v", err)
+		}
+		return
+	}
+	p.dirty, p.failed = false, ""
+}
+
+// appendPins writes a line for each: address, key, key of its receipts or -, and when
+// that was last confirmed, in Unix seconds.
+func appendPins(b []byte, pins []sender.Pin, now time.Time) []byte {
+	for _, p := range pins {
+		signer := "-"
+		if p.Signer != (tracer.PublicKey{}) {
+			signer = p.Signer.String()
+		}
+		b = fmt.Appendf(b, "%s %s %s %d\n", p.Addr, p.Seal, signer, now.Add(-p.Age).Unix())
+	}
+	return b
+}
+
+// readPins reads what appendPins wrote. No file is none; a line that is none is an
+// error, and those before it hold.
+func readPins(path string, now time.Time) (pins []sender.Pin, err error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) != 4 {
+			return pins, fmt.Errorf("%s: %q has not four words", path, line)
+		}
+		var p sender.Pin
+		var errs [4]error
+		p.Addr, errs[0] = netip.ParseAddr(words[0])
+		p.Seal, errs[1] = tracer.ParseSealKey(words[1])
+		if words[2] != "-" {
+			p.Signer, errs[2] = tracer.ParseKey(words[2])
+		}
+		var at int64
+		at, errs[3] = strconv.ParseInt(words[3], 10, 64)
+		if err := errors.Join(errs[:]...); err != nil {
+			return pins, fmt.Errorf("%s: %w", path, err)
+		}
+		p.Age = max(now.Sub(time.Unix(at, 0)), 0) // the clock may not be set yet
+		pins = append(pins, p)
+	}
+	return pins, nil
 }
 
 func (d *daemon) postingJSON(o *object) {

@@ -21,6 +21,11 @@ func (*daemon) openReceiving() error { return errReceive }
 func (*daemon) takeReceipts(*sender.UDP) {}
 func (*daemon) usePosting()              {}
 
+// pinned keys there are none.
+type pinned struct{}
+
+func (*daemon) keepPins(bool) {}
+
 func (*daemon) postingJSON(*object)                      {}
 func (*daemon) postingText(func(string, string, ...any)) {}
 

@@ -5,7 +5,9 @@
 package sender
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/overflowd/overflowd/internal/lru"
@@ -22,6 +24,7 @@ const (
 
 // A peer is a recipient as far as it told: by receipts, or by its document.
 type peer struct {
+	addr   netip.Addr
 	signer tracer.PublicKey // of its receipts; zero: it sent none yet
 	seal   tracer.SealKey   // zero: none
 	at     time.Duration    // when that was last confirmed
@@ -30,10 +33,11 @@ type peer struct {
 
 // seals know to which key tracers are sealed.
 type seals struct {
-	mode  Sealing
-	given []SealFor // the longest prefixes first
-	table *lru.Table[netip.Addr]
-	peers []peer // by slot
+	mode    Sealing
+	given   []SealFor // the longest prefixes first
+	changed bool      // since it was last asked for, a key did
+	table   *lru.Table[netip.Addr]
+	peers   []peer // by slot
 }
 
 func newSeals(mode Sealing, given []SealFor) *seals {
@@ -89,7 +93,8 @@ func (s *seals) receipt(a netip.Addr, r *tracer.Receipt, now time.Duration) bool
 	} else if p.seal != (tracer.SealKey{}) && p.signer != r.Key && (p.signer != tracer.PublicKey{} || p.seal != r.Seal) {
 		return false
 	}
-	*p = peer{signer: r.Key, seal: r.Seal, at: now, heard: true}
+	s.changed = s.changed || p.seal != r.Seal || p.seal != tracer.SealKey{} && p.signer != r.Key
+	*p = peer{addr: a, signer: r.Key, seal: r.Seal, at: now, heard: true}
 	return true
 }
 
@@ -101,12 +106,46 @@ func (s *seals) document(a netip.Addr, key tracer.SealKey, now time.Duration) {
 	} else if p.seal != (tracer.SealKey{}) {
 		return
 	}
-	p.seal, p.at = key, now
+	p.seal, p.at, s.changed = key, now, true
+}
+
+// A Pin is the key of a recipient that told it. Signer is the key of its receipts, zero
+// if it was its document that told.
+type Pin struct {
+	Addr   netip.Addr
+	Seal   tracer.SealKey
+	Signer tracer.PublicKey
+	Age    time.Duration // since it was last confirmed
+}
+
+// maxPins are kept beyond the end of the program: 10 kB of flash.
+const maxPins = 64
+
+// Pins returns those that were confirmed last, the newest first, and whether any of
+// them changed since the last call.
+func (s *Sender) Pins() (pins []Pin, changed bool) {
+	now := time.Since(s.start)
+	for slot := range s.seals.table.FromOldest() {
+		if p := &s.seals.peers[slot]; p.seal != (tracer.SealKey{}) && now-p.at < pinned {
+			pins = append(pins, Pin{p.addr, p.seal, p.signer, now - p.at})
+		}
+	}
+	slices.SortFunc(pins, func(a, b Pin) int { return cmp.Compare(a.Age, b.Age) })
+	changed, s.seals.changed = s.seals.changed, false
+	return pins[:min(len(pins), maxPins)], changed
+}
+
+// Pin has keys known that were before.
+func (s *Sender) Pin(pins []Pin) {
+	now := time.Since(s.start)
+	for _, p := range slices.Backward(pins) {
+		*s.seals.add(p.Addr) = peer{addr: p.Addr, signer: p.Signer, seal: p.Seal, at: now - p.Age}
+	}
 }
 
 func (s *seals) add(a netip.Addr) *peer {
 	slot, _ := s.table.Put(a)
-	s.peers[slot] = peer{}
+	s.peers[slot] = peer{addr: a}
 	return &s.peers[slot]
 }
 

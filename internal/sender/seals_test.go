@@ -188,6 +188,43 @@ func TestATracerThatIsTooLargeToBeSealed(t *testing.T) {
 	})
 }
 
+// TestPinsOutliveTheProgram: what is known is known after it, as well as to whom it is.
+func TestPinsOutliveTheProgram(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		s := newSealing(t, SealPrefer)
+		key, evil := opener(t), opener(t)
+		if pins, changed := s.Pins(); len(pins) != 0 || changed {
+			t.Errorf("%v, %v", pins, changed)
+		}
+		s.tell()
+		s.answer(t, nil, recipient, key.Key())
+		pins, changed := s.Pins()
+		if len(pins) != 1 || !changed || pins[0].Addr != peerAddr || pins[0].Seal != key.Key() || pins[0].Signer != tracer.PublicKey(recipient.Public().(ed25519.PublicKey)) {
+			t.Fatalf("%+v, %v", pins, changed)
+		}
+		s.tell()
+		s.answer(t, key, recipient, key.Key())
+		if _, changed := s.Pins(); changed {
+			t.Error("the same once more is no change")
+		}
+		again := newSealing(t, SealPrefer)
+		again.Pin(pins)
+		if !opens(key, again.tell()) {
+			t.Error("sent open after the program was started again")
+		}
+		again.answer(t, key, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize)), evil.Key())
+		if !opens(key, again.tell()) || again.Counters.Impostors != 1 {
+			t.Error("another took the place of the recipient after the program was started again")
+		}
+		for i := range 3 * maxPins {
+			again.seals.receipt(netip.AddrFrom4([4]byte{11, 0, 0, byte(i)}), &tracer.Receipt{Seal: tracer.SealKey{1}}, time.Since(again.start)+time.Duration(i))
+		}
+		if pins, changed := again.Pins(); len(pins) != maxPins || !changed || pins[0].Addr != netip.AddrFrom4([4]byte{11, 0, 0, 3*maxPins - 1}) {
+			t.Errorf("%d pins, %v", len(pins), changed)
+		}
+	})
+}
+
 // TestPeersAreBounded: a million addresses that answer take no more memory.
 func TestPeersAreBounded(t *testing.T) {
 	s := newSeals(SealPrefer, nil)
