@@ -74,6 +74,8 @@ What is received:
       --receipts          answer a tracer by a signed receipt, which is smaller
       --stop PREFIX       ask senders to send no more to these of our addresses, for
                           a day; repeatable
+      --more PREFIX       ask senders for more about what goes to these of our addresses,
+                          which they may grant for some minutes; repeatable
       --cpu SHARE         of one processor, for signatures (0.5)
 
 What is kept and shown:

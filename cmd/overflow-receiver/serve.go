@@ -77,8 +77,9 @@ func serve(ctx context.Context, args []string, logger *log.Logger) error {
 	cert, certKey := fs.String("cert", "", ""), fs.String("key", "", "")
 	cpu, size, age, keys := fs.String("cpu", "0.5", ""), fs.String("max-size", "256", ""), fs.String("max-age", "30", ""), fs.String("max-keys", "16384", "")
 	receipts := fs.Bool("receipts", false, "")
-	var stop list
+	var stop, more list
 	fs.Var(&stop, "stop", "")
+	fs.Var(&more, "more", "")
 	web, org, email := fs.String("web", "", ""), fs.String("org", "", ""), fs.String("email", "", "")
 	rest, err := parse(fs, args)
 	if err != nil {
@@ -91,6 +92,11 @@ func serve(ctx context.Context, args []string, logger *log.Logger) error {
 	o.Receipts = *receipts
 	if len(stop) > 0 {
 		if o.Stop, err = prefixesOf("--stop", stop); err != nil {
+			return err
+		}
+	}
+	if len(more) > 0 {
+		if o.More, err = prefixesOf("--more", more); err != nil {
 			return err
 		}
 	}

@@ -180,3 +180,29 @@ func TestTracersAreSealedToWhoTellsAKey(t *testing.T) {
 		t.Errorf("status: %v: %s\n%s", err, status, log)
 	}
 }
+
+// TestAVictimAsksForMore by its receipts, and gets them: packets to it are then selected
+// with the chance of suspected ones, which each tracer tells.
+func TestAVictimAsksForMore(t *testing.T) {
+	p := newPosting(t)
+	receiving := filepath.Join(t.TempDir(), "overflow-receiver")
+	p.run("go", "build", "-o", receiving, "../overflow-receiver")
+	victim, log := &logged{}, &logged{}
+	p.start(p.vic, io.Discard, victim, receiving, "--to", "91.200.16.2", "--to", "2a00::2", "--state", filepath.Join(p.open, "receiver"), "--more", "91.200.16.2")
+	victim.wait(t, "a signature takes")
+	p.router(log, nil, "-r", "1/4000", "--send", "udp")
+	log.wait(t, "capturing on")
+	p.flood(15)
+	time.Sleep(time.Second)
+	for to, want := range map[string]string{`"to":"91.200.16.2"`: "0.001", `"to":"2a00::2"`: "0.00025"} {
+		last := ""
+		for _, line := range strings.Split(log.String(), "\n") {
+			if strings.Contains(line, to) {
+				last = line
+			}
+		}
+		if !strings.Contains(last, `"rate":`+want+`,`) || !strings.Contains(last, `"class":"INFORMATIONAL"`) {
+			t.Errorf("the last tracer with %s has not the chance %s: %s", to, want, last)
+		}
+	}
+}

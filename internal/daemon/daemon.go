@@ -405,6 +405,7 @@ func (d *daemon) cold(hits <-chan source.Hit, cancel func()) error {
 			}
 			if d.sender != nil {
 				d.keepPins(false)
+				d.serveWanting()
 				if failed == nil {
 					if failed = d.keyError(d.sender.Drain()); failed != nil {
 						cancel()

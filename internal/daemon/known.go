@@ -29,6 +29,7 @@ type known struct {
 	origins  *evidence.Origins
 	exported []evidence.ExporterInterface
 	list     list
+	wanted   atomic.Pointer[prefix.Set]  // destinations that asked for more tracers
 	verdicts [evidence.Answers]uint64    // of selected records
 	reasons  [evidence.NumReasons]uint64 // likewise
 	said     string                      // why routes cannot be read, as it was said
@@ -84,7 +85,7 @@ func (d *daemon) newDetector(flows int, ways bool) *evidence.Detector {
 	if !d.config.Suspect {
 		return nil
 	}
-	return evidence.NewDetector(evidence.DetectorOptions{Flows: flows, Limit: d.config.Flood, List: &d.known.list.set, Ways: ways})
+	return evidence.NewDetector(evidence.DetectorOptions{Flows: flows, Limit: d.config.Flood, List: &d.known.list.set, Wanted: &d.known.wanted, Ways: ways})
 }
 
 // about completes a hit: it judges the source and names private ends as the Internet

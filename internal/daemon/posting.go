@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/overflowd/overflowd/internal/identity"
+	"github.com/overflowd/overflowd/internal/prefix"
 	"github.com/overflowd/overflowd/internal/sender"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
@@ -47,6 +48,22 @@ func (d *daemon) usePosting() {
 	w := sender.NewWeb(c.SendHTTPS, c.SendHTTP, c.TrustAny)
 	d.sender.UseWeb(w)
 	d.posted = w.Done()
+}
+
+// serveWanting has those told more often that asked for it.
+func (d *daemon) serveWanting() {
+	all, changed := d.sender.Wanting()
+	if !changed {
+		return
+	}
+	var set prefix.Builder
+	for _, a := range all {
+		set.Add(netip.PrefixFrom(a, a.BitLen()))
+	}
+	d.known.wanted.Store(set.Set())
+	if len(all) == 0 {
+		d.known.wanted.Store(nil)
+	}
 }
 
 // pinned is where the keys that recipients told are kept.

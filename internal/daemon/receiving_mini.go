@@ -25,6 +25,7 @@ func (*daemon) usePosting()              {}
 type pinned struct{}
 
 func (*daemon) keepPins(bool) {}
+func (*daemon) serveWanting() {}
 
 func (*daemon) postingJSON(*object)                      {}
 func (*daemon) postingText(func(string, string, ...any)) {}

@@ -23,6 +23,8 @@ type Detector struct {
 	o    DetectorOptions
 	seed seed
 	list *prefix.Set // of now; nil if there is none
+	// wanted are the destinations that asked for more; nil if none did.
+	wanted *prefix.Set
 
 	window  uint16 // of 8 s
 	started int64  // ms since the Unix epoch; 0: nothing was seen yet
@@ -59,6 +61,9 @@ type DetectorOptions struct {
 	// Limit is how many packets a second may go to one address; 0: any number.
 	Limit uint32
 	List  *atomic.Pointer[prefix.Set] // or nil
+	// Wanted are destinations that asked for more tracers; or nil. The smallest build
+	// does not look at them.
+	Wanted *atomic.Pointer[prefix.Set]
 	// Ways tells that odd ports of the flow table are where packets go out, and even
 	// ones where they come in. Otherwise no direction is known.
 	Ways bool
@@ -109,11 +114,14 @@ func NewDetector(o DetectorOptions) *Detector {
 	return d
 }
 
-// Sync takes over what others may have changed: the list. It is to be called once a
+// Sync takes over what others may have changed: the lists. It is to be called once a
 // batch.
 func (d *Detector) Sync() {
 	if d.o.List != nil {
 		d.list = d.o.List.Load()
+	}
+	if asks && d.o.Wanted != nil {
+		d.wanted = d.o.Wanted.Load()
 	}
 }
 
@@ -121,8 +129,8 @@ func (d *Detector) Sync() {
 // packet.
 func Pending(suspicion uint16) bool { return suspicion&states != judged }
 
-// Of returns the reasons in an entry's Suspicion.
-func Of(suspicion uint16) Reasons { return Reasons(suspicion) & AllReasons }
+// Of returns the reasons in an entry's Suspicion, and Wanted.
+func Of(suspicion uint16) Reasons { return Reasons(suspicion) & (AllReasons | Wanted) }
 
 // TCP flags.
 const (
@@ -160,6 +168,9 @@ func (d *Detector) Look(g *Guard, t *flowtable.Table, p *flowtable.Packets, e *f
 	if l := d.list; l != nil && l.MayEither(&p.Key) && l.HasEither(&p.Key) {
 		s |= uint16(Listed)
 	}
+	if d.wants(p.Family, &p.Dst) {
+		s |= uint16(Wanted)
+	}
 	if !thinned && p.Known&flow.HasPorts != 0 {
 		s |= d.begin(t, p, quoted)
 	}
@@ -167,6 +178,11 @@ func (d *Detector) Look(g *Guard, t *flowtable.Table, p *flowtable.Packets, e *f
 		s |= uint16(Rate)
 	}
 	e.Suspicion = s
+}
+
+// wants tells whether a destination asked for more.
+func (d *Detector) wants(family flow.Family, dst *[16]byte) bool {
+	return asks && d.wanted != nil && d.wanted.Contains(family, dst)
 }
 
 // turn forgets what is too old.
@@ -366,6 +382,12 @@ func second(ms int64) uint16 { return uint16(ms >> 10) }
 // Sample looks at one of SampleRate packets, and suspects its flow if there are too
 // many to its destination. A packet stands for scale.
 func (d *Detector) Sample(p *flowtable.Packets, e *flowtable.Entry, scale uint32) {
+	if asks && (d.wanted != nil || e.Suspicion&uint16(Wanted) != 0) {
+		e.Suspicion &^= uint16(Wanted) // which holds for some minutes, and a flow for longer
+		if d.wants(p.Family, &p.Dst) {
+			e.Suspicion |= uint16(Wanted)
+		}
+	}
 	if d.o.Limit == 0 {
 		return
 	}

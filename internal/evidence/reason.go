@@ -28,6 +28,10 @@ const (
 
 	// AllReasons is the set of all.
 	AllReasons = endOfReasons - 1
+
+	// Wanted is no reason to suspect a flow, but one to select its packets with the
+	// higher chance: its destination asked for more tracers.
+	Wanted Reasons = 1 << 11
 )
 
 // reasons are their names in the tracer's "suspicion" and in the status.

@@ -20,6 +20,9 @@ const (
 	// past that, those that asked first are told again, and may ask again.
 	maxStopped = 1024
 	stopped    = 24 * time.Hour
+	// maxWanting addresses are told more often, at their own wish, for some minutes.
+	maxWanting = 16
+	wanting    = 5 * time.Minute
 )
 
 // receiptRate bounds what verifying receipts costs a slow router.
@@ -33,6 +36,8 @@ type receipts struct {
 	order  [maxAsked][8]byte // of asked, a ring
 	next   int
 	stops  map[netip.Addr]time.Duration // until when
+	more   map[netip.Addr]time.Duration // until when
+	news   bool                         // of more
 	bucket bucket
 }
 
@@ -44,7 +49,7 @@ type asked struct {
 }
 
 func newReceipts() *receipts {
-	return &receipts{asked: map[[8]byte]asked{}, stops: map[netip.Addr]time.Duration{}}
+	return &receipts{asked: map[[8]byte]asked{}, stops: map[netip.Addr]time.Duration{}, more: map[netip.Addr]time.Duration{}}
 }
 
 // TakeReceipts has what is sent be remembered, so that Answer can be used.
@@ -100,10 +105,37 @@ func (r *receipts) take(b []byte, from netip.Addr, now time.Duration) (*tracer.R
 		return nil, false
 	}
 	delete(r.asked, x.Nonce)
-	if x.Verb == tracer.Stop {
+	switch x.Verb {
+	case tracer.Stop:
 		r.stop(from, now)
+	case tracer.More:
+		_, known := r.more[from]
+		if known || len(r.more) < maxWanting { // those who asked first are served first
+			r.more[from] = now + wanting
+		}
+		r.news = r.news || !known
 	}
 	return &x, true
+}
+
+// Wanting returns the addresses that asked for more tracers and may have them, and
+// whether that has changed since the last call.
+func (s *Sender) Wanting() (all []netip.Addr, changed bool) {
+	r := s.receipts
+	if r == nil {
+		return nil, false
+	}
+	now := time.Since(s.start)
+	for a, until := range r.more {
+		if until <= now {
+			delete(r.more, a)
+			r.news = true
+			continue
+		}
+		all = append(all, a)
+	}
+	changed, r.news = r.news, false
+	return all, changed
 }
 
 func (r *receipts) stop(a netip.Addr, now time.Duration) {

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -102,6 +103,39 @@ func TestWhatWaitsForSomebodyGoesWhenHeAsksToStop(t *testing.T) {
 		w.Answer(w.receipt(0, tracer.Stop, nil), w.sent[0].to)
 		if w.Waiting() != 1 || w.pending.notices[0].to == w.sent[0].to {
 			t.Errorf("%d wait", w.Waiting())
+		}
+	})
+}
+
+// TestWhoAsksForMoreIsWanting for some minutes; of very many, those who asked first.
+func TestWhoAsksForMoreIsWanting(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		w := newWire(t, MaxRate)
+		w.observed = 1 << 40
+		if all, changed := w.Wanting(); len(all) != 0 || changed {
+			t.Errorf("%v, %v", all, changed)
+		}
+		for i := range 2 * maxWanting {
+			n := len(w.sent)
+			w.offer(record("91.200.16.2", netip.AddrFrom4([4]byte{45, 83, byte(i), 2}).String()), 1)
+			w.Drain()
+			for ; n < len(w.sent); n++ {
+				if w.sent[n].to.As4()[0] == 45 {
+					w.Answer(w.receipt(n, tracer.More, nil), w.sent[n].to)
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		all, changed := w.Wanting()
+		if len(all) != maxWanting || !changed || !slices.Contains(all, netip.MustParseAddr("45.83.0.2")) || slices.Contains(all, netip.MustParseAddr("45.83.31.2")) {
+			t.Errorf("%v, %v", all, changed)
+		}
+		if _, changed := w.Wanting(); changed {
+			t.Error("it changed though nothing did")
+		}
+		time.Sleep(wanting)
+		if all, changed := w.Wanting(); len(all) != 0 || !changed {
+			t.Errorf("after minutes: %v, %v", all, changed)
 		}
 	})
 }

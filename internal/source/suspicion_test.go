@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"sort"
 	"strings"
 	"sync/atomic"
@@ -138,6 +139,66 @@ func TestTheFirstTracerComesSoonerByTheBoost(t *testing.T) {
 		t.Errorf("%.0f packets in the mean without it, want %.0f", before, want)
 	}
 	t.Logf("the first tracer comes after 1/%.0f of the packets", before/after)
+}
+
+// TestWhoAsksForMoreGetsMore: the packets of a flow that is there already have the higher
+// chance while its destination asks for it, and only those; it is not suspected.
+func TestWhoAsksForMoreGetsMore(t *testing.T) {
+	const rate, boosted, packets = 1. / 2000, 1. / 20, 40_000
+	wanted := new(atomic.Pointer[prefix.Set])
+	d := evidence.NewDetector(evidence.DetectorOptions{Flows: 8192, Wanted: wanted})
+	w, v, hits := suspecting(t, 1, rate, boosted, d)
+	to, other := synFrame(), synFrame()
+	to[23], to[34], to[35], to[38], to[39] = 17, 9, 9, 0, 8
+	copy(other, to)
+	copy(other[30:], []byte{45, 83, 0, 2})
+	n := 0
+	pass := func() (k [2]uint64, rates [2]float64) {
+		d.Sync()
+		for range packets {
+			for _, i := range rand.Perm(2) { // one of 16 packets is looked at: not always of the one flow
+				f := [][]byte{to, other}[i]
+				n++
+				w.see(v, f, 60, 1_790_000_000_000+int64(n/10), 0)
+			}
+			for len(hits) > 0 {
+				h := <-hits
+				if h.Suspicion.Names() != nil {
+					t.Fatalf("suspected: %v", h.Suspicion.Names())
+				}
+				i := h.Record.Dst[3] - 1
+				k[i] += h.Selected
+				rates[i] = h.Rate
+			}
+		}
+		return k, rates
+	}
+	within := func(k uint64, p float64) bool { return math.Abs(float64(k)-packets*p) < 5*math.Sqrt(packets*p) }
+	if k, rates := pass(); !within(k[0], rate) || !within(k[1], rate) || rates != [2]float64{rate, rate} {
+		t.Errorf("before: %v with %v", k, rates)
+	}
+	var builder prefix.Builder
+	builder.Add(netip.MustParsePrefix("45.83.0.1/32"))
+	set := builder.Set()
+	wanted.Store(set)
+	if k, rates := pass(); !within(k[0], boosted) || !within(k[1], rate) || rates != [2]float64{boosted, rate} {
+		t.Errorf("while it asks: %v with %v", k, rates)
+	}
+	wanted.Store(nil)
+	pass() // the first packets until it is noticed
+	if k, rates := pass(); !within(k[0], rate) || !within(k[1], rate) || rates != [2]float64{rate, rate} {
+		t.Errorf("after: %v with %v", k, rates)
+	}
+	wanted.Store(set)
+	d.Sync()
+	r := flow.Record{Key: flow.Key{Protocol: 17, Family: flow.IPv4}, Packets: 1, Known: flow.HasPackets}
+	copy(r.Dst[:], []byte{45, 83, 0, 1})
+	if s := d.Record(nil, &r, 1, 0); s != evidence.Wanted {
+		t.Errorf("a record: %b", s)
+	}
+	if r.Dst[3] = 2; d.Record(nil, &r, 1, 0) != 0 {
+		t.Error("a record to another")
+	}
 }
 
 func TestTheBoostIsNeverBelowTheRate(t *testing.T) {

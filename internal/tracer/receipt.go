@@ -17,6 +17,8 @@ const (
 	Received Verb = 1
 	// Stop: send no more to this address, for a day.
 	Stop Verb = 2
+	// More: select the packets to this address more often, for minutes.
+	More Verb = 3
 )
 
 // A Receipt is a recipient's answer to a tracer in datagram form, to where it came
@@ -98,7 +100,7 @@ func ParseReceipt(b []byte) (r Receipt, err error) {
 	if b = b[65:]; len(b) > 0 {
 		r.Seal = SealKey(b)
 	}
-	if r.Verb != Received && r.Verb != Stop || len(b) > 0 && r.Seal == (SealKey{}) {
+	if r.Verb < Received || r.Verb > More || len(b) > 0 && r.Seal == (SealKey{}) {
 		return r, ErrReceipt
 	}
 	return r, nil

@@ -22,7 +22,7 @@ import (
 type answerer struct {
 	key                ed25519.PrivateKey
 	seal               func() tracer.SealKey // that senders are told
-	stop               []netip.Prefix
+	stop, more         []netip.Prefix
 	networks           *lru.Table[netip.Prefix]
 	tokens             []tokens
 	all                tokens
@@ -51,12 +51,12 @@ func (t *tokens) fill(now time.Time, rate float64) {
 	t.at = now
 }
 
-func newAnswerer(dir string, stop []netip.Prefix, seal func() tracer.SealKey) (*answerer, error) {
+func newAnswerer(dir string, stop, more []netip.Prefix, seal func() tracer.SealKey) (*answerer, error) {
 	id, err := identity.Open(dir).LoadOrCreate()
 	if err != nil {
 		return nil, fmt.Errorf("the key for receipts: %w", err)
 	}
-	return &answerer{key: id.Private, seal: seal, stop: stop, networks: lru.New[netip.Prefix](answersNetworks), tokens: make([]tokens, answersNetworks)}, nil
+	return &answerer{key: id.Private, seal: seal, stop: stop, more: more, networks: lru.New[netip.Prefix](answersNetworks), tokens: make([]tokens, answersNetworks)}, nil
 }
 
 // allows takes a token for an answer to an address.
@@ -91,8 +91,11 @@ func (a *answerer) receipt(x *receiver.Received, now time.Time) []byte {
 		return nil
 	}
 	r := tracer.Receipt{Verb: tracer.Received, Time: now.UnixMilli(), Nonce: x.Nonce, Sender: x.Signed.Key, To: x.To, Seal: a.seal()}
-	if Mine(a.stop)(x.To) {
+	switch {
+	case Mine(a.stop)(x.To):
 		r.Verb = tracer.Stop
+	case Mine(a.more)(x.To):
+		r.Verb = tracer.More
 	}
 	return tracer.AppendReceipt(nil, a.key, &r)
 }

@@ -13,7 +13,8 @@ import (
 
 func TestReceipts(t *testing.T) {
 	other := netip.MustParseAddr("203.0.113.6")
-	a, err := newAnswerer(t.TempDir(), []netip.Prefix{netip.PrefixFrom(other, 32)}, func() tracer.SealKey { return tracer.SealKey{5} })
+	third := netip.MustParseAddr("203.0.113.7")
+	a, err := newAnswerer(t.TempDir(), []netip.Prefix{netip.PrefixFrom(other, 32)}, []netip.Prefix{netip.PrefixFrom(third, 32)}, func() tracer.SealKey { return tracer.SealKey{5} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +38,11 @@ func TestReceipts(t *testing.T) {
 	if r, err := tracer.ParseReceipt(a.receipt(to, now)); err != nil || r.Verb != tracer.Stop || !r.Valid() {
 		t.Errorf("stop: %v: %+v", err, r)
 	}
+	to = received(t, signed(1, func(m *tracer.Tracer) { m.To = third; m.Flow.Dst[3] = 7 }), 3, receiver.NewKey, now)
+	to.Port = 40000
+	if r, err := tracer.ParseReceipt(a.receipt(to, now)); err != nil || r.Verb != tracer.More || !r.Valid() || r.Seal != (tracer.SealKey{5}) {
+		t.Errorf("more: %v: %+v", err, r)
+	}
 	// In another's name: at most so many a second to a network, and to all.
 	sent := 0
 	for i := range 1000 {
@@ -54,7 +60,7 @@ func TestReceipts(t *testing.T) {
 			sent++
 		}
 	}
-	if sent != answersAll-2 {
+	if sent != answersAll-3 {
 		t.Errorf("%d in all", sent)
 	}
 }

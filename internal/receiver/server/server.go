@@ -45,6 +45,7 @@ type Options struct {
 	Log      *log.Logger
 	Receipts bool           // answer tracers
 	Stop     []netip.Prefix // of our addresses, that want no more tracers
+	More     []netip.Prefix // of our addresses, that want more of them
 }
 
 // The names of files in the state's folder.
@@ -110,8 +111,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := s.seal.load(); err != nil {
 		return err
 	}
-	if o.Receipts || len(o.Stop) > 0 {
-		if s.answerer, err = newAnswerer(o.State, o.Stop, s.seal.key); err != nil {
+	if o.Receipts || len(o.Stop)+len(o.More) > 0 {
+		if s.answerer, err = newAnswerer(o.State, o.Stop, o.More, s.seal.key); err != nil {
 			return err
 		}
 	}
