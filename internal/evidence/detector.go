@@ -23,8 +23,6 @@ type Detector struct {
 	o    DetectorOptions
 	seed seed
 	list *prefix.Set // of now; nil if there is none
-	// wanted are the destinations that asked for more; nil if none did.
-	wanted *prefix.Set
 
 	window  uint16 // of 8 s
 	started int64  // ms since the Unix epoch; 0: nothing was seen yet
@@ -38,6 +36,8 @@ type Detector struct {
 	packets  counters // of a second, by destination
 	busy     [8]busy  // destinations that get too many
 	anyBusy  uint16   // the last window of them
+	// wanted are the destinations that asked for more; nil if none did.
+	wanted *prefix.Set
 }
 
 // latest is the counter of the openings that were counted last.
@@ -168,7 +168,7 @@ func (d *Detector) Look(g *Guard, t *flowtable.Table, p *flowtable.Packets, e *f
 	if l := d.list; l != nil && l.MayEither(&p.Key) && l.HasEither(&p.Key) {
 		s |= uint16(Listed)
 	}
-	if d.wants(p.Family, &p.Dst) {
+	if asks && d.wanted != nil && d.wanted.Contains(p.Family, &p.Dst) {
 		s |= uint16(Wanted)
 	}
 	if !thinned && p.Known&flow.HasPorts != 0 {

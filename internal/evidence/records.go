@@ -16,7 +16,7 @@ func (d *Detector) Record(g *Guard, r *flow.Record, packets uint64, now int64) (
 	if l := d.list; l != nil && l.MayEither(&r.Key) && l.HasEither(&r.Key) {
 		s |= Listed
 	}
-	if d.wants(r.Family, &r.Dst) {
+	if asks && d.wanted != nil && d.wanted.Contains(r.Family, &r.Dst) {
 		s |= Wanted
 	}
 	if r.Protocol == protoTCP && r.Known&flow.HasTCPFlags != 0 && r.TCPFlags&^0xc0 == syn {
