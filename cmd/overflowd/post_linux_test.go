@@ -152,12 +152,17 @@ func TestTracersAreSealedToWhoTellsAKey(t *testing.T) {
 	capture := filepath.Join(p.open, "way.pcap")
 	dumping := p.start(p.vic, io.Discard, dump, "tcpdump", "-i", "to-ro1", "-U", "-w", capture, "tcp port 443 or udp port 65535")
 	dump.wait(t, "listening on")
-	p.router(log, []string{"SSL_CERT_FILE=" + cert}, "--send", "udp,https", "--seal", "require")
+	router := p.router(log, []string{"SSL_CERT_FILE=" + cert}, "--send", "udp,https", "--seal", "require")
 	log.wait(t, "capturing on")
 	p.flood(10)
 	time.Sleep(3 * time.Second)
 	dumping.Process.Signal(syscall.SIGINT)
 	dumping.Wait()
+	memory, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", router.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("with TLS and HPKE in use: %s", regexp.MustCompile(`(?m)^(VmRSS|RssAnon).*`).FindAll(memory, -1))
 	out, err := exec.Command(receiving, "report", "--to", "91.200.16.2", "--to", "2a00::2", "--state", state).CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("To 91.200.16.2 udp port 9")) && !bytes.Contains(out, []byte("91.200.16.2 udp port 9: at least")) || !bytes.Contains(out, []byte("2a00::2")) {
 		t.Errorf("%v: %s", err, out)
