@@ -47,7 +47,7 @@ packages:
 lint:
 	@test -z "$$(gofmt -l board cmd internal)" || { gofmt -l board cmd internal; exit 1; }
 	go vet ./...
-	go vet -tags mini ./cmd/overflowd ./internal/config ./internal/daemon ./internal/routing ./internal/sender
+	go vet -tags mini ./cmd/overflowd ./internal/config ./internal/daemon ./internal/evidence ./internal/routing
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	GOOS=darwin go vet ./cmd/... ./internal/capture ./internal/config ./internal/conntrack ./internal/identity ./internal/receiver/... ./internal/routing ./internal/sender/... ./internal/source
 	shellcheck -x openwrt/overflowd/files/overflowd.init .ci/run .ci/packages .ci/gotest board/kernel board/rc.sh internal/pack/deb/postinst internal/pack/deb/prerm internal/pack/deb/postrm internal/pack/testdata/procd.sh testdata/conntrack/record.sh testdata/netflow/record.sh testdata/sflow/record.sh
