@@ -61,10 +61,7 @@ func key(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	all, err := server.ReadSealKeys(dir)
-	if err == nil && (len(all) == 0 || len(rest) > 0) {
-		all, err = server.NewSealKey(dir)
-	}
+	all, err := receiver.SealKeysOf(dir, len(rest) > 0)
 	if err != nil {
 		return err
 	}

@@ -16,20 +16,22 @@ import (
 
 func key(args []string, stdin io.Reader, stdout io.Writer) error {
 	if len(args) == 0 {
-		return usage{errors.New("key: say show, export, import or rotate")}
+		return usage{errors.New("key: say show, export, import, rotate or recipient")}
 	}
 	verb, args := args[0], args[1:]
 	fs := config.FlagSet("key")
 	state := config.StateFlag(fs)
-	replace := new(bool)
+	replace, rotate := new(bool), new(bool)
 	switch verb {
 	case "import":
 		replace = fs.Bool("replace", false, "")
+	case "recipient":
+		rotate = fs.Bool("rotate", false, "")
 	case "show", "export", "rotate":
 	case "-h", "-help", "--help":
 		return config.ErrHelp
 	default:
-		return usage{fmt.Errorf("key %q: say show, export, import or rotate", verb)}
+		return usage{fmt.Errorf("key %q: say show, export, import, rotate or recipient", verb)}
 	}
 	if err := fs.Parse(args); err != nil {
 		return usageOrHelp(fmt.Errorf("key %s: %w", verb, err))
@@ -43,6 +45,8 @@ func key(args []string, stdin io.Reader, stdout io.Writer) error {
 	}
 	store := identity.Open(dir)
 	switch verb {
+	case "recipient":
+		return recipientKey(dir, *rotate, stdout)
 	case "import":
 		return importKey(store, fs.Arg(0), *replace, stdin, stdout)
 	case "rotate":

@@ -81,6 +81,10 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 	victim, first, third, spoofed := &logged{}, &logged{}, &logged{}, &logged{}
 	state := filepath.Join(open, "receiver")
 	server := l.start(vic, io.Discard, victim, receiving, "--to", "91.200.16.2", "--state", state, "--receipts")
+	key, err := exec.Command(overflowd, "key", "recipient", "--state", filepath.Join(open, "spo")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	l.start(spo, io.Discard, spoofed, overflowd, "-i", "to-ro2:wan", "--receive", "--state", filepath.Join(open, "spo"), "--status", filepath.Join(open, "spo.sock"), "--user", "nobody")
 	spoofed.wait(t, "capturing on to-ro2")
 	spoofed.wait(t, "receiving tracers at port 65535")
@@ -90,7 +94,7 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 		log           *logged
 	}{{ro1, "to-att", "one", first}, {ro3, "to-ro2", "three", third}} {
 		l.start(r.ns, io.Discard, r.log, overflowd, "-i", r.from+":wan", "-r", "1/1000", "--send", "udp", "--state", filepath.Join(open, r.who), "--status", filepath.Join(open, r.who+".sock"),
-			"--user", "nobody", "--contact-email", "abuse@"+r.who+".example", "--contact-identity", "Router "+r.who)
+			"--seal-key", "45.90.0.2="+strings.TrimSpace(string(key)), "--user", "nobody", "--contact-email", "abuse@"+r.who+".example", "--contact-identity", "Router "+r.who)
 		r.log.wait(t, "capturing on")
 	}
 	// What the spoofed one sends itself is no alarm; and it has to watch for as long
@@ -167,8 +171,8 @@ func TestTheVictimLearnsThePathOfASpoofedFlood(t *testing.T) {
 	t.Logf("the victim's report:\n%s", report("text"))
 	for ns, socket := range map[string]string{ro1: "one.sock", ro3: "three.sock"} {
 		status, err := exec.Command("ip", "netns", "exec", ns, overflowd, "status", "--json", "--status", filepath.Join(open, socket)).Output()
-		if err != nil || !regexp.MustCompile(`"receipts":[1-9]`).Match(status) {
-			t.Errorf("no receipt came back: %v: %s", err, status)
+		if err != nil || !regexp.MustCompile(`"receipts":[1-9].*"sealed":[1-9]`).Match(status) {
+			t.Errorf("no receipt came back, or none was sealed: %v: %s", err, status)
 		}
 	}
 	// Of the carriers the one whose tracer came first is named.

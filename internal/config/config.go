@@ -73,7 +73,7 @@ var ErrHelp = flag.ErrHelp
 // Usage is the help text of the program.
 const Usage = `Usage: overflowd [flags]
        overflowd verify [--key KEY] [FILE...]
-       overflowd key show|export|import|rotate [flags]
+       overflowd key show|export|import|rotate|recipient [flags]
        overflowd status [--json] [--status SOCKET]
        overflowd check [flags]
        overflowd version

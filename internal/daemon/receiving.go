@@ -54,6 +54,8 @@ type receiving struct {
 	receiver *receiver.Receiver
 	sockets  []*receiver.Socket
 	ledger   string // path
+	seal     receiver.SealKeys
+	unread   string // why these cannot be read, as it was said
 	ends     *flowtable.Ends
 	overran  uint64    // what the captures had dropped
 	gap      time.Time // when they last dropped something
@@ -111,9 +113,13 @@ func (d *daemon) openReceiving() error {
 	if len(x.sockets) == 0 {
 		return errors.Join(errs...)
 	}
+	x.seal.Dir = d.config.StateDir
+	if err := x.seal.Load(); err != nil {
+		d.log.Print(err)
+	}
 	x.receiver = receiver.New(receiver.Options{
 		Mine: x.mine, Ledger: ledger, Rates: receiver.Rates(receiveShare, receiver.Cost()), Queue: 32, Replays: 2048, Networks: 256, Workers: 1,
-		Since: time.Now(), Sink: x.sink,
+		Since: time.Now(), Sink: x.sink, Unseal: x.seal.Open,
 	})
 	x.tell = make(chan func())
 	x.lines, x.filled = linesAtOnce, time.Now()
@@ -198,6 +204,10 @@ func (x *receiving) tick() {
 	now := time.Now()
 	if x.ends != nil {
 		x.ends.Turn(now)
+	}
+	if err := x.seal.Load(); err != nil && err.Error() != x.unread { // a key that was made meanwhile
+		x.unread = err.Error()
+		x.d.log.Print(err)
 	}
 	if n := x.overruns(); n != x.overran {
 		x.overran, x.gap = n, now

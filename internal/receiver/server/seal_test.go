@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/overflowd/overflowd/internal/receiver"
 	"github.com/overflowd/overflowd/internal/tracer"
@@ -28,15 +27,15 @@ func must[T any](x T, err error) T {
 // one before.
 func TestSealedTracers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	old, err := NewSealKey(dir)
+	old, err := receiver.NewSealKey(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	both, err := NewSealKey(dir)
+	both, err := receiver.NewSealKey(dir)
 	if err != nil || len(both) != 2 || both[1] == both[0] || !both[1].Equal(old[0]) {
 		t.Fatalf("%v: %d keys", err, len(both))
 	}
-	if info, err := os.Stat(filepath.Join(dir, SealFile)); err != nil || info.Mode() != 0o600 {
+	if info, err := os.Stat(filepath.Join(dir, receiver.SealFile)); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v: %v", err, info.Mode())
 	}
 	seal := func(key tracer.SealKey, s tracer.Signed) []byte {
@@ -83,39 +82,5 @@ func TestSealedTracers(t *testing.T) {
 	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestARunningProgramSeesAnotherKey, and a file that is none changes nothing.
-func TestARunningProgramSeesAnotherKey(t *testing.T) {
-	k := sealKeys{dir: t.TempDir()}
-	if err := k.load(); err != nil || k.key() != (tracer.SealKey{}) {
-		t.Fatal(err)
-	}
-	sealed := make([]byte, 300)
-	copy(sealed, "OVERFLWS")
-	if _, err := k.open(sealed); err != receiver.Sealed {
-		t.Errorf("without a key: %v", err)
-	}
-	for range maxSealKeys + 2 {
-		all, err := NewSealKey(k.dir)
-		if err != nil || len(all) > maxSealKeys {
-			t.Fatalf("%v: %d keys", err, len(all))
-		}
-		k.stamp = time.Time{} // a file system's clock may be coarse
-		if err := k.load(); err != nil || k.key() != all.Key() || !strings.Contains(string(k.document()), all.Key().String()) {
-			t.Errorf("%v: %s", err, k.document())
-		}
-	}
-	have := k.key()
-	if err := os.WriteFile(filepath.Join(k.dir, SealFile), []byte("hello"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	k.stamp = time.Time{}
-	if err := k.load(); err == nil || k.key() != have {
-		t.Errorf("%v", err)
-	}
-	if _, err := NewSealKey(k.dir); err == nil {
-		t.Error("what was no key was written over")
 	}
 }

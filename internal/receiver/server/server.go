@@ -70,7 +70,7 @@ type Server struct {
 	started  time.Time
 	sockets  []*receiver.Socket
 	answerer *answerer // nil: nobody is answered
-	seal     sealKeys
+	seal     receiver.SealKeys
 
 	mu    sync.Mutex // guards the store
 	store *store.Store
@@ -91,7 +91,7 @@ func Mine(to []netip.Prefix) func(netip.Addr) bool {
 
 // Run serves until ctx is done.
 func Run(ctx context.Context, o Options) (err error) {
-	s := &Server{options: o, recent: newRecent(), started: time.Now(), seal: sealKeys{dir: o.State}}
+	s := &Server{options: o, recent: newRecent(), started: time.Now(), seal: receiver.SealKeys{Dir: o.State}}
 	if s.store, err = store.Open(o.State, o.Limits); err != nil {
 		return err
 	}
@@ -103,16 +103,16 @@ func Run(ctx context.Context, o Options) (err error) {
 	cost := receiver.Cost()
 	s.receiver = receiver.New(receiver.Options{
 		Mine: Mine(o.To), Ledger: ledger, Rates: receiver.Rates(o.CPU, cost), Queue: 8192, Replays: 1 << 19, Networks: 4096,
-		Workers: max(runtime.GOMAXPROCS(0), 1), Sink: s.sink, Unseal: s.seal.open,
+		Workers: max(runtime.GOMAXPROCS(0), 1), Sink: s.sink, Unseal: s.seal.Open,
 	})
 	if err := s.remember(ctx); err != nil {
 		return err
 	}
-	if err := s.seal.load(); err != nil {
+	if err := s.seal.Load(); err != nil {
 		return err
 	}
 	if o.Receipts || len(o.Stop)+len(o.More) > 0 {
-		if s.answerer, err = newAnswerer(o.State, o.Stop, o.More, s.seal.key); err != nil {
+		if s.answerer, err = newAnswerer(o.State, o.Stop, o.More, s.seal.Key); err != nil {
 			return err
 		}
 	}
@@ -237,7 +237,7 @@ func (s *Server) keep(ctx context.Context, pins *pins) {
 				s.mu.Unlock()
 			}
 			if sync {
-				if err := errors.Join(pins.apply(s.receiver), s.seal.load()); err != nil {
+				if err := errors.Join(pins.apply(s.receiver), s.seal.Load()); err != nil {
 					s.options.Log.Print(err)
 				}
 			}

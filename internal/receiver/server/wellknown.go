@@ -4,6 +4,7 @@ package server
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -34,7 +35,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 	case http.MethodPost:
 	case http.MethodGet, http.MethodHead:
 		h.Set("Content-Type", "application/json")
-		w.Write(s.seal.document())
+		w.Write(s.document())
 		return
 	default:
 		h.Set("Allow", "GET, HEAD, POST")
@@ -118,4 +119,20 @@ func status(err error) int {
 		return http.StatusUnsupportedMediaType
 	}
 	return http.StatusBadRequest
+}
+
+// document is what a GET of the well-known path is answered with.
+func (s *Server) document() []byte {
+	d := struct {
+		Version int    `json:"overflowd"`
+		Seal    string `json:"seal,omitempty"`
+	}{Version: 1}
+	if key := s.seal.Key(); key != (tracer.SealKey{}) {
+		d.Seal = key.String()
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		panic(err) // it has a number and a string
+	}
+	return append(b, '\n')
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 
-package server
+package receiver
 
 import (
 	"crypto/ecdh"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/overflowd/overflowd/internal/identity"
-	"github.com/overflowd/overflowd/internal/receiver"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
@@ -40,6 +38,16 @@ func ReadSealKeys(dir string) (tracer.Openers, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return keys, nil
+}
+
+// SealKeysOf returns those of a state's folder, and makes one if there is none, or another
+// one if that is wanted.
+func SealKeysOf(dir string, another bool) (tracer.Openers, error) {
+	keys, err := ReadSealKeys(dir)
+	if err == nil && (len(keys) == 0 || another) {
+		return NewSealKey(dir)
+	}
+	return keys, err
 }
 
 // NewSealKey makes a key that is told from now on, and returns all there are. A
@@ -74,17 +82,18 @@ func NewSealKey(dir string) (tracer.Openers, error) {
 	return keys, nil
 }
 
-// sealKeys are those of the file, as they are now. Use is safe for concurrent use.
-type sealKeys struct {
-	dir   string
+// SealKeys are those of the file in a state's folder, as it was when Load was called last.
+// Open and Key are safe for concurrent use.
+type SealKeys struct {
+	Dir   string
 	stamp time.Time
 	now   atomic.Pointer[tracer.Openers] // nil: none
 }
 
-// load reads the file if it changed.
-func (k *sealKeys) load() error {
+// Load reads the file if it changed.
+func (k *SealKeys) Load() error {
 	stamp := time.Time{}
-	if info, err := os.Stat(filepath.Join(k.dir, SealFile)); err == nil {
+	if info, err := os.Stat(filepath.Join(k.Dir, SealFile)); err == nil {
 		stamp = info.ModTime()
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -92,7 +101,7 @@ func (k *sealKeys) load() error {
 	if stamp.Equal(k.stamp) {
 		return nil
 	}
-	keys, err := ReadSealKeys(k.dir)
+	keys, err := ReadSealKeys(k.Dir)
 	if err != nil {
 		return err
 	}
@@ -104,35 +113,19 @@ func (k *sealKeys) load() error {
 	return nil
 }
 
-// open opens a sealed tracer.
-func (k *sealKeys) open(sealed []byte) ([]byte, error) {
+// Open opens a sealed tracer.
+func (k *SealKeys) Open(sealed []byte) ([]byte, error) {
 	keys := k.now.Load()
 	if keys == nil {
-		return nil, receiver.Sealed
+		return nil, Sealed
 	}
 	return keys.Open(sealed)
 }
 
-// key returns the key that senders are told, or zero.
-func (k *sealKeys) key() (key tracer.SealKey) {
+// Key returns the key that senders are told, or zero.
+func (k *SealKeys) Key() (key tracer.SealKey) {
 	if keys := k.now.Load(); keys != nil {
 		key = keys.Key()
 	}
 	return key
-}
-
-// document is what a GET of the well-known path is answered with.
-func (k *sealKeys) document() []byte {
-	d := struct {
-		Version int    `json:"overflowd"`
-		Seal    string `json:"seal,omitempty"`
-	}{Version: 1}
-	if key := k.key(); key != (tracer.SealKey{}) {
-		d.Seal = key.String()
-	}
-	b, err := json.Marshal(d)
-	if err != nil {
-		panic(err) // it has a number and a string
-	}
-	return append(b, '\n')
 }
