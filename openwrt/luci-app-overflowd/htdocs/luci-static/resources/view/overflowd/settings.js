@@ -222,12 +222,12 @@ return view.extend({
 		};
 
 		o = s.taboption('suspicion', form.Value, 'max_suspects', _('Prefixes at the most'),
-			_('The rest of a longer list is left out. Each takes 8 bytes of memory, one of IPv6 takes 32.'));
+			_('A longer list is not taken. Each takes 8 bytes of memory, one of IPv6 takes 32.'));
 		o.datatype = 'and(uinteger, range(1, 10000000))';
 		o.placeholder = '65536';
 
 		o = s.taboption('receiving', form.Flag, 'receive', _('Take the tracers of others'),
-			_('What other networks tell about flows of this router is in the log and on the status page, and somebody who sends in our name is noticed. It opens UDP port 65535 to all, in the firewall, too; a fixed share of the processor checks signatures, and what is known of senders is written to flash at most twice a day.'));
+			_('What other networks tell about flows of this router is in the log and on the status page, and somebody who sends in our name is noticed. It opens UDP port 65535 to all, in the firewall, too; a fixed share of the processor checks signatures, and what is known of senders is written to flash at most twice a day. Not in overflowd-mini.'));
 		o.datatype = 'bool';
 
 		o = s.taboption('receiving', form.DynamicList, 'receive_to', _('Addresses that are ours, too'),
