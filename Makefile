@@ -13,6 +13,9 @@ GCFLAGS := -gcflags=all=-l $(foreach p,$(INLINED),-gcflags=$(p)=)
 # for some that no router has, and not of 64 kB: up to 96 kB less of zeros.
 RELEASE := CGO_ENABLED=0 go build -trimpath -buildvcs=false $(GCFLAGS) -ldflags "-s -w $(LDFLAGS) $$(case "$$GOARCH" in mips*) echo -R 16384;; esac)"
 
+# Of a server, which has more flash than time.
+SERVER = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+
 # The packages that bear a byte order also run as big-endian and little-endian mips.
 BYTE_ORDER := ./internal/capture ./internal/conntrack ./internal/evidence ./internal/flowtable ./internal/identity ./internal/lru ./internal/netflow ./internal/packet ./internal/pcapfile ./internal/prefix ./internal/routing ./internal/sender/policy ./internal/sflow ./internal/source ./internal/tracer
 # A number of runs, as go test takes the end of a time for a failure now and then.
@@ -126,16 +129,22 @@ image: openwrt
 	cd internal/pack && go run . -out ../../dist/overflowd-image.tar -binaries ../../dist/programs -epoch $(EPOCH) -version $(PACKAGE_VERSION) image
 
 # Packages for Debian, in dist/deb.
+DEBIAN := amd64 arm64 arm/7 arm/5
+deb: VERSION = $(PACKAGE_VERSION)
 deb: openwrt
+	@set -e; for a in $(ARCHITECTURES); do name=$${a%=*}; goarch=$${a#*=}; case " $(DEBIAN) " in *" $$goarch "*) \
+		GOOS=linux GOARCH=$${goarch%/*} GOARM=$$(test $${goarch%/*} = arm && echo $${goarch#*/}) $(SERVER) -o $(DIST)/programs/$$name/overflow-receiver/overflow-receiver ./cmd/overflow-receiver;; esac; done
 	cd internal/pack && go run . -out ../../dist/deb -binaries ../../dist/programs -epoch $(EPOCH) -version $(PACKAGE_VERSION) deb
 
 # For a Linux with systemd. DESTDIR is for those who make packages.
 PREFIX ?= /usr
 install:
 	$(MAKE) -s release OUT=$(DESTDIR)$(PREFIX)/bin/overflowd
-	install -D -m0644 internal/pack/systemd/overflowd.service $(DESTDIR)/lib/systemd/system/overflowd.service
-	sed -i 's,/usr/bin/,$(PREFIX)/bin/,' $(DESTDIR)/lib/systemd/system/overflowd.service
-	test -e $(DESTDIR)/etc/default/overflowd || install -D -m0644 internal/pack/systemd/overflowd.default $(DESTDIR)/etc/default/overflowd
+	$(SERVER) -o $(DESTDIR)$(PREFIX)/bin/overflow-receiver ./cmd/overflow-receiver
+	@set -e; for p in overflowd overflow-receiver; do \
+		install -D -m0644 internal/pack/systemd/$$p.service $(DESTDIR)/lib/systemd/system/$$p.service; \
+		sed -i 's,/usr/bin/overflow,$(PREFIX)/bin/overflow,' $(DESTDIR)/lib/systemd/system/$$p.service; \
+		test -e $(DESTDIR)/etc/default/$$p || install -D -m0644 internal/pack/systemd/$$p.default $(DESTDIR)/etc/default/$$p; done
 
 clean:
 	rm -rf bin dist

@@ -87,6 +87,12 @@ func dispatch(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 // other settings, as an init script.
 func check(args []string) error {
 	c, err := config.Parse(args)
+	if err == nil {
+		err = daemon.Become(c.User)
+	}
+	if err == nil {
+		c, err = config.Parse(args) // which reads a file: as the user who will
+	}
 	if err != nil {
 		return err
 	}

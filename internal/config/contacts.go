@@ -7,6 +7,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sort"
 	"strings"
@@ -25,7 +26,11 @@ func readContacts(path string) (all []ContactFor, err error) {
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("--contacts: %w", err)
+		var of *fs.PathError
+		if errors.As(err, &of) {
+			err = of.Err
+		}
+		return nil, fmt.Errorf("--contacts %s: %w", path, err)
 	}
 	defer file.Close()
 	err = prefix.ReadLines(file, func(line []byte) error {

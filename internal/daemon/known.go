@@ -66,7 +66,7 @@ func (d *daemon) openEvidence() error {
 	}
 	d.known.list = list{path: c.Suspects, most: c.MaxSuspects}
 	if _, err := d.known.list.load(); err != nil {
-		return fmt.Errorf("--suspects %s: %w", c.Suspects, err)
+		return fmt.Errorf("--suspects %s: %w", c.Suspects, withoutPath(err))
 	}
 	return nil
 }
@@ -163,6 +163,15 @@ func (d *daemon) sayRoutes() {
 	d.known.said = why
 }
 
+// withoutPath is the error of a file whose name is said anyway.
+func withoutPath(err error) error {
+	var of *fs.PathError
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
+}
+
 // list is the owner's list of prefixes.
 type list struct {
 	path    string
@@ -220,7 +229,7 @@ func (l *list) watch(ctx context.Context, logger *log.Logger) {
 			l.failed.Store(true)
 			if err.Error() != said {
 				said = err.Error()
-				logger.Printf("%s: %v; the list from before stands", l.path, err)
+				logger.Printf("%s: %v; the list from before stands", l.path, withoutPath(err))
 			}
 		case changed:
 			l.failed.Store(false)

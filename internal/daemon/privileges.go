@@ -45,13 +45,9 @@ func dropPrivileges(name, stateDir string, status *net.UnixListener, keep, rest 
 		}
 		return nil // as a newcomer's first try on a server
 	}
-	uid, err1 := strconv.Atoi(u.Uid)
-	gid, err2 := strconv.Atoi(u.Gid)
-	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("--user %s: %w", name, err)
-	}
-	if uid == 0 {
-		return fmt.Errorf("--user %s is root", name)
+	uid, gid, err := ids(u)
+	if err != nil {
+		return err
 	}
 	if err := handOver(stateDir, uid, gid); err != nil {
 		if errors.Is(err, syscall.ENOSPC) {
@@ -85,6 +81,19 @@ func dropPrivileges(name, stateDir string, status *net.UnixListener, keep, rest 
 	}
 	logger.Printf("running as user %s", name)
 	return nil
+}
+
+// ids returns the numbers of a user who is not root, and of his group.
+func ids(u *user.User) (uid, gid int, err error) {
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, 0, fmt.Errorf("--user %s: %w", u.Username, err)
+	}
+	if uid == 0 {
+		return 0, 0, fmt.Errorf("--user %s is root", u.Username)
+	}
+	return uid, gid, nil
 }
 
 func handOver(dir string, uid, gid int) error {

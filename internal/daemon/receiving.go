@@ -6,6 +6,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ type receiving struct {
 	genuine  uint64        // of flows that we saw
 	spoofed  uint64        // that name us as source of flows that we did not send
 	last     spoofing
+	tellings told
 	lines    float64 // that may be logged
 	filled   time.Time
 	unlogged uint64
@@ -296,6 +298,7 @@ func (x *receiving) take(t *receiver.Received) {
 		x.spoofed++
 		x.last = spoofing{t.Arrived, t.Flow.SrcAddr(), t.Flow.DstAddr(), who(t)}
 	}
+	x.tellings.add(t, w)
 	if !x.may(t.Arrived) {
 		x.unlogged++
 		return
@@ -344,8 +347,8 @@ func sentence(t *receiver.Received, w witness) string {
 	return b.String()
 }
 
-// who names the sender of a tracer.
-func who(t *receiver.Received) string {
+// names are those that the sender of a tracer gives himself.
+func names(t *receiver.Received) string {
 	var names []string
 	for _, s := range []string{t.Contact.Identity, t.Contact.Email, t.Contact.URL} {
 		if s != "" {
@@ -355,14 +358,16 @@ func who(t *receiver.Received) string {
 	if t.Contact.ASN != 0 {
 		names = append(names, "AS"+strconv.FormatUint(uint64(t.Contact.ASN), 10))
 	}
-	if len(names) == 0 {
-		names = []string{"somebody"}
-	}
+	return strings.Join(names, " ")
+}
+
+// who names the sender of a tracer.
+func who(t *receiver.Received) string {
 	distance := ""
 	if t.Hops >= 0 {
 		distance = ", " + many(uint64(t.Hops), "hop") + " away"
 	}
-	return fmt.Sprintf("%s (key %.16s, %s%s)", strings.Join(names, " "), t.Signed.Key, t.Level, distance)
+	return fmt.Sprintf("%s (key %.16s, %s%s)", cmp.Or(names(t), "somebody"), t.Signed.Key, t.Level, distance)
 }
 
 // printable is what a stranger wrote, as it may stand in a log.
@@ -419,6 +424,8 @@ func (x *receiving) json(o *object) {
 		o.text("told_by", x.last.who)
 		o.close()
 	}
+	o.name("recent")
+	x.tellings.array(o)
 	o.close()
 }
 

@@ -5,8 +5,10 @@
 package daemon
 
 import (
+	"encoding/json"
 	"io"
 	"log"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +16,8 @@ import (
 	"testing"
 	"time"
 	"unicode"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/overflowd/overflowd/internal/config"
 	"github.com/overflowd/overflowd/internal/flow"
@@ -99,6 +103,51 @@ func TestWhatIsLoggedIsOneLineAndBounded(t *testing.T) {
 	}
 	if n := strings.Count(logged.String(), "\n"); n != linesAtOnce || r.unlogged != 1000-linesAtOnce {
 		t.Errorf("%d lines, %d not logged", n, r.unlogged)
+	}
+}
+
+// TestWhatOthersTellIsShown: bounded and as JSON, whatever they write.
+func TestWhatOthersTellIsShown(t *testing.T) {
+	var l told
+	show := func() (shown []map[string]any) {
+		t.Helper()
+		var o object
+		l.array(&o)
+		if err := json.Unmarshal(o.b, &shown); err != nil {
+			t.Fatalf("%v: %s", err, o.b)
+		}
+		return shown
+	}
+	if got := show(); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	for _, hostile := range []string{"</script>\"\\", "\x00\x1b[2J", "\u202egnp", strings.Repeat("\U0001f600", 1100), "\xff"} {
+		x := toldOf("91.200.16.2", "45.83.0.2", "91.200.16.2")
+		x.Contact = tracer.Contact{Email: hostile, Identity: hostile, URL: hostile}
+		x.Spoofed = hostile
+		x.Rate = math.SmallestNonzeroFloat64
+		l.add(x, unknown)
+	}
+	for _, got := range show() {
+		by := got["by"].(string) + got["spoofed"].(string)
+		if strings.IndexFunc(by, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 || len(by) > 1300 || got["packets"] != float64(1<<53) {
+			t.Errorf("%v", got)
+		}
+	}
+	for range 100 {
+		l.add(toldOf("192.0.2.1", "192.0.2.2", "192.0.2.2"), ours)
+	}
+	x := toldOf("91.200.16.2", "45.83.0.2", "91.200.16.2")
+	x.Contact, x.Hops, x.Stale = tracer.Contact{Identity: "Example Net", ASN: 64500}, -1, true
+	l.add(x, notOurs)
+	got := show()
+	want := map[string]any{"time": float64(noon.Unix()), "saddr": "91.200.16.2", "daddr": "45.83.0.2", "protocol": 17.0, "sport": 0.0, "dport": 53.0, "packets": 2e6,
+		"by": "Example Net AS64500", "key": "0000000000000000", "trust": "new", "witness": "not_ours", "stale": "yes"}
+	if diff := cmp.Diff(want, got[0]); diff != "" || len(got) != 16 {
+		t.Errorf("%d (-want +got)\n%s", len(got), diff)
+	}
+	if got[1]["witness"] != "seen" || got[1]["hops"] != 3.0 {
+		t.Errorf("%v", got[1])
 	}
 }
 

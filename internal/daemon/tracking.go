@@ -21,8 +21,8 @@ type tracked = source.Conntrack
 // mini: this is the smallest build.
 const mini = false
 
-// Check returns an error if this build cannot do what the configuration says.
-func Check(*config.Config) error { return nil }
+// checkBuild returns an error if this build cannot do what the configuration says.
+func checkBuild(*config.Config) error { return nil }
 
 func (d *daemon) openTracked(ctx context.Context, sink source.Sink, draw source.Draw) (err error) {
 	d.tracked, err = source.NewConntrack(ctx, source.Tracking{Sink: sink, Draw: draw, Detector: d.newDetector(0, false), Flows: d.config.Flows,

@@ -35,8 +35,8 @@ func (*tracked) CountOverrun()             {}
 func (*tracked) Failure() error            { return errMini }
 func (*tracked) Run(context.Context) error { return errMini }
 
-// Check returns an error if this build cannot do what the configuration says.
-func Check(c *config.Config) error {
+// checkBuild returns an error if this build cannot do what the configuration says.
+func checkBuild(c *config.Config) error {
 	if c.Conntrack {
 		return fmt.Errorf("--conntrack: %w", errMini)
 	}

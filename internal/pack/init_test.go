@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,7 +28,7 @@ type router struct {
 // shell holds the only programs that the script may use: they are in the BusyBox of
 // each OpenWrt. (An ash with applets built in finds others, too: testdata/procd.sh
 // forbids those that OpenWrt lacks.)
-var shell = []string{"find", "grep", "head", "mkdir", "rm", "sed"}
+var shell = []string{"find", "grep", "head", "mkdir", "readlink", "rm", "sed"}
 
 // odd is a name that a shell would take apart.
 const odd = `Example * Net; $(reboot) "of" ours`
@@ -143,9 +144,27 @@ func TestInitScript(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	files := t.TempDir()
+	for name, text := range map[string]string{"lists/all": "192.0.2.0/24\n2001:db8::/48 a comment\n", "lists/bad": "192.0.2.0/24\nnobody\n", "lists/a list": "", "secret": "",
+		"contacts": "192.0.2.0/24; email=abuse@customer.example\n", "badcontacts": "192.0.2.0/24\n"} {
+		name = filepath.Join(files, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Symlink(files+"/contacts", files+"/lists/link"), os.Chmod(files+"/secret", 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	shipped := read(t, service+"overflowd.config")
 	enabled := strings.Replace(shipped, "option enabled '0'", "option enabled '1'", 1)
 	usual := strings.Replace(enabled, "#option email", "option email", 1)
+	// set is a configuration with a value.
+	set := func(option, value string) string {
+		return "config overflowd 'general'\noption enabled '1'\noption receive '1'\noption " + option + " '" + value + "'\n"
+	}
 	const tail = " --state STATE --status RUN/status.sock"
 	up := "wan=eth1 wan6=eth1 lan=br-lan"
 
@@ -155,6 +174,7 @@ func TestInitScript(t *testing.T) {
 		argv   string // behind the program, its words separated by a space
 		log    string
 		others map[string]string
+		asRoot bool // can only be seen by root
 	}{
 		{name: "the shipped configuration starts nothing", router: router{config: shipped, networks: up, users: bothUsers}},
 		{name: "enabled without a contact", router: router{config: enabled, networks: up, users: bothUsers},
@@ -199,9 +219,9 @@ func TestInitScript(t *testing.T) {
 				option rate '1/2000'
 				option boost '50'
 				option flood '9000'
-				option suspects '/mnt/lists/all'
+				option suspects '` + files + `/lists/all'
 				option max_suspects '1000'
-				option contacts '/dev/null'
+				option contacts '` + files + `/lists/link'
 				option receive '1'
 				list receive_to '192.0.2.0/24'
 				list receive_to '2001:db8::/48'
@@ -235,11 +255,11 @@ func TestInitScript(t *testing.T) {
 				option role 'noc'
 				option asn 'AS64496'
 			`},
-			argv: "--send udp --private 10.0.0.0/8 --private fd00::/8 --rate 1/2000 --boost 50 --flood 9000 --suspects /mnt/lists/all --max-suspects 1000 --contacts /dev/null --flows 1000 --max-exporters 7 --contact-email abuse@example.net " +
+			argv: "--send udp --private 10.0.0.0/8 --private fd00::/8 --rate 1/2000 --boost 50 --flood 9000 --suspects " + files + "/lists/all --max-suspects 1000 --contacts " + files + "/lists/link --flows 1000 --max-exporters 7 --contact-email abuse@example.net " +
 				"--contact-identity " + odd + " --contact-url https://a.net/?b&c=d --contact-role noc --asn AS64496 " +
 				"--interface eth7 --interface eth8 --interface eth1 --exporter 192.0.2.0/24 --sampling-interval 192.0.2.0/24=100 --ifindex 192.0.2.0/24=3:lan=198.51.100.0/24 --ifindex 192.0.2.0/24=7:wan --thin auto --udpport 9995 --listen ::1 --conntrack --nat --receive --receive-to 192.0.2.0/24 --receive-to 2001:db8::/48" + tail,
-			others: map[string]string{"env": "GOMEMLIMIT=20MiB GOGC=100", "capabilities": "/etc/capabilities/overflowd-nat.json", "stdout": "1", "file": "PROG /dev/null",
-				"ro": "/mnt/lists /dev", "data": "firewall[{ type=rule src=* proto=udp dest_port=65535 target=ACCEPT}]", "changed": ""}},
+			others: map[string]string{"env": "GOMEMLIMIT=20MiB GOGC=100", "capabilities": "/etc/capabilities/overflowd-nat.json", "stdout": "1", "file": "PROG " + files + "/lists/link",
+				"ro": files + "/lists " + files, "data": "firewall[{ type=rule src=* proto=udp dest_port=65535 target=ACCEPT}]", "changed": ""}},
 		{name: "the firewall is told once procd knows", router: router{config: strings.Replace(usual, "#option receive '0'", "option receive '1'", 1), networks: up, users: bothUsers,
 			function: "start_service; service_started; service_started; start_service; service_started; service_stopped; service_stopped"},
 			argv:   strings.TrimSuffix(strings.Repeat("--send udp --contact-email abuse@example.net --interface eth1:wan --receive"+tail+" PROG ", 2), " PROG "),
@@ -247,10 +267,37 @@ func TestInitScript(t *testing.T) {
 		{name: "the firewall is let alone", router: router{config: usual, networks: up, users: bothUsers, function: "start_service; service_started; service_stopped"},
 			argv:   "--send udp --contact-email abuse@example.net --interface eth1:wan" + tail,
 			others: map[string]string{"changed": "", "data": "", "ro": ""}},
+		{name: "a list that is not there", router: router{config: set("suspects", "/nowhere/list"), networks: up, users: bothUsers},
+			log: "daemon.err option suspects /nowhere/list: no such file or directory"},
+		{name: "a list with a line that is no prefix", router: router{config: set("suspects", files+"/lists/bad"), networks: up, users: bothUsers},
+			log: "daemon.err option suspects " + files + `/lists/bad: line 2: "nobody" is not an address or a prefix as 192.0.2.0/24`},
+		{name: "a list that is too long", router: router{config: set("suspects", files+"/lists/all") + "option max_suspects '1'", networks: up, users: bothUsers},
+			log: "daemon.err option suspects " + files + "/lists/all: line 2: too many prefixes: the limit is 1 (--max-suspects)"},
+		{name: "a list in no folder", router: router{config: set("suspects", "/list"), networks: up, users: bothUsers},
+			log: `daemon.err option suspects "/list" is not the name of a file as STATE/suspects, in a folder, and without spaces`},
+		{name: "a list whose name has no folder", router: router{config: set("suspects", "list"), networks: up, users: bothUsers},
+			log: `daemon.err option suspects "list" is not the name of a file as STATE/suspects, in a folder, and without spaces`},
+		{name: "a list with a space in its name", router: router{config: set("suspects", files+"/lists/a list"), networks: up, users: bothUsers},
+			log: `daemon.err option suspects "` + files + `/lists/a list" is not the name of a file as STATE/suspects, in a folder, and without spaces`},
+		{name: "contacts that are not there", router: router{config: set("contacts", "/nowhere/contacts"), networks: up, users: bothUsers},
+			log: "daemon.err option contacts /nowhere/contacts: no such file or directory"},
+		{name: "contacts of a line without one", router: router{config: set("contacts", files+"/badcontacts"), networks: up, users: bothUsers},
+			log: "daemon.err option contacts " + files + "/badcontacts: line 1: nobody can be reached: give an email, an identity, a url or an asn"},
+		{name: "a boost of nothing", router: router{config: set("boost", "0"), networks: up, users: bothUsers},
+			log: `daemon.err option boost "0" is neither a number from 1 to 1000000 nor off`},
+		{name: "an address of ours that is none", router: router{config: set("receive", "1") + "list receive_to 'here'", networks: up, users: bothUsers},
+			log: `daemon.err option receive_to "here" is not an address or a prefix as 192.0.2.0/24`},
+		{name: "an interface of an exporter that leads nowhere", router: router{config: set("receive", "1") + "config exporter 'x'\noption prefix '192.0.2.1'\nlist ifindex '3:dmz'", networks: up, users: bothUsers},
+			log: `daemon.err option ifindex "192.0.2.1=3:dmz" is not as 12:wan, 192.0.2.1=3:lan or 3:lan=198.51.100.0/24,2001:db8::/32`},
 		{name: "nothing but the tracers of others", router: router{networks: up, users: bothUsers, config: "config overflowd 'general'\noption enabled '1'\noption receive '1'"},
 			argv: "--receive" + tail},
+		{name: "a list that the user may not read", asRoot: true, router: router{config: set("suspects", files+"/secret"), users: onlyNobody},
+			log: "daemon.warn there is no user overflowd: running as nobody daemon.err option suspects " + files + "/secret: permission denied"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if test.asRoot && os.Geteuid() != 0 {
+				t.Skip("needs root")
+			}
 			got := start(t, program, test.router)
 			command := strings.Join(got["command"], " ")
 			if want := strings.TrimSuffix("PROG "+test.argv, " "); test.argv == "" && command != "" || test.argv != "" && command != want {

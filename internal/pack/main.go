@@ -70,13 +70,15 @@ func debian(root, out, binaries, version string, at time.Time) error {
 		return err
 	}
 	for arch, programs := range map[string]string{"amd64": "x86_64", "arm64": "aarch64_cortex-a53", "armhf": "arm_cortex-a7_neon-vfpv4", "armel": "arm_arm926ej-s"} {
-		o := deb.Options{Root: root, Program: filepath.Join(binaries, programs, "overflowd/overflowd"), Arch: arch, Version: version, At: at}
-		b, err := deb.Build(o)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(out, o.Name()), b, 0o644); err != nil {
-			return err
+		for _, name := range []string{"overflowd", "overflow-receiver"} {
+			o := deb.Options{Name: name, Root: root, Program: filepath.Join(binaries, programs, name, name), Arch: arch, Version: version, At: at}
+			b, err := deb.Build(o)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(out, o.File()), b, 0o644); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -14,12 +14,21 @@ import (
 
 // TestADeb is read, installed, removed and purged by dpkg, in a root of its own.
 func TestADeb(t *testing.T) {
+	for name := range descriptions {
+		t.Run(name, func(t *testing.T) { testADeb(t, name) })
+	}
+	if _, err := Build(Options{Name: "other", Root: "../../.."}); err == nil {
+		t.Error("a package that nobody knows was built")
+	}
+}
+
+func testADeb(t *testing.T, name string) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "program")
 	if err := os.WriteFile(program, []byte("program"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Root: "../../..", Program: program, Arch: "all", Version: "1.2.3", At: time.Unix(1_795_000_000, 0)}
+	o := Options{Name: name, Root: "../../..", Program: program, Arch: "all", Version: "1.2.3", At: time.Unix(1_795_000_000, 0)}
 	b, err := Build(o)
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +36,7 @@ func TestADeb(t *testing.T) {
 	if again, _ := Build(o); !bytes.Equal(b, again) {
 		t.Error("two packages of the same files differ")
 	}
-	file := filepath.Join(dir, o.Name())
+	file := filepath.Join(dir, o.File())
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -40,9 +49,14 @@ func TestADeb(t *testing.T) {
 		return string(out)
 	}
 	contents := run("dpkg-deb", "--contents", file)
-	for _, want := range []string{"-rwxr-xr-x 0/0               7 2026-11-18", "./usr/bin/overflowd", "./lib/systemd/system/overflowd.service", "./etc/default/overflowd"} {
+	for _, want := range []string{"-rwxr-xr-x 0/0               7 2026-11-18", "./usr/bin/" + name, "./lib/systemd/system/" + name + ".service", "./etc/default/" + name, "./usr/share/doc/" + name + "/copyright"} {
 		if !strings.Contains(contents, want) {
 			t.Errorf("%q is not in:\n%s", want, contents)
+		}
+	}
+	for _, script := range []string{"postinst", "prerm", "postrm"} {
+		if got := run("dpkg-deb", "--info", file, script); !strings.Contains(got, "\nname="+name+"\n") || strings.Count(got, "overflow") != 1 {
+			t.Errorf("%s is not of this package:\n%s", script, got)
 		}
 	}
 	root := filepath.Join(dir, "root")
@@ -59,18 +73,18 @@ func TestADeb(t *testing.T) {
 		return run("dpkg", append([]string{"--root=" + root, "--log=/dev/null", "--force-script-chrootless", "--force-not-root", "--force-bad-path"}, args...)...)
 	}
 	dpkg("--install", file)
-	if out := dpkg("--verify", "overflowd"); out != "" {
+	if out := dpkg("--verify", name); out != "" {
 		t.Errorf("dpkg --verify: %s", out)
 	}
-	if got, err := os.ReadFile(filepath.Join(root, "usr/bin/overflowd")); err != nil || string(got) != "program" {
+	if got, err := os.ReadFile(filepath.Join(root, "usr/bin", name)); err != nil || string(got) != "program" {
 		t.Errorf("%q, %v", got, err)
 	}
-	dpkg("--remove", "overflowd")
-	if _, err := os.Stat(filepath.Join(root, "etc/default/overflowd")); err != nil {
+	dpkg("--remove", name)
+	if _, err := os.Stat(filepath.Join(root, "etc/default", name)); err != nil {
 		t.Errorf("after removal: %v", err)
 	}
-	dpkg("--purge", "overflowd")
-	if _, err := os.Stat(filepath.Join(root, "etc/default/overflowd")); err == nil {
+	dpkg("--purge", name)
+	if _, err := os.Stat(filepath.Join(root, "etc/default", name)); err == nil {
 		t.Error("the flags are there after a purge")
 	}
 }

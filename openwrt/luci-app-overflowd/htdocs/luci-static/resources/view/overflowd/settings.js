@@ -90,6 +90,11 @@ function isInterface(text) {
 		(rest == '' || role == 'lan' && rest.length > 1 && rest.charAt(0) == '=');
 }
 
+// isFile: its name has a folder, and no spaces.
+function isFile(text) {
+	return text.charAt(0) == '/' && text.lastIndexOf('/') > 0 && [ ' ', '\t' ].every(function(space) { return text.indexOf(space) < 0; });
+}
+
 const contact = [ 'email', 'identity', 'url', 'role', 'asn' ];
 
 // What a tracer has room for: the bytes of the contact as JSON.
@@ -195,6 +200,9 @@ return view.extend({
 			_('Tells who answers for parts of the network, a line each: 198.51.100.0/24; email=abuse@customer.example; role=abuse. All else is of the contact below. Read at the start. Not in overflowd-mini.'));
 		o.datatype = 'string';
 		o.placeholder = '/etc/overflowd/contacts';
+		o.validate = function(section_id, text) {
+			return !text || isFile(text) || _('Expecting: the name of a file in a folder, without spaces');
+		};
 
 		o = s.taboption('suspicion', form.Value, 'boost', _('Boost'),
 			_('Flows that look like an attack have so many times the chance to be selected, and their tracers say why. With something sent the chance is never above 1/1000. It costs about a fifth more processor time for each packet, and half more in a flood; "off" suspects nothing.'));
@@ -204,6 +212,9 @@ return view.extend({
 		o.value('10');
 		o.value('100');
 		o.value('1000');
+		o.onchange = function(ev, section_id) {
+			again(m, 'suspects', section_id);
+		};
 
 		o = s.taboption('suspicion', form.Value, 'flood', _('Packets a second of a flood'),
 			_('Flows to an address that gets more than that are suspected. Set it above what your line carries on a busy day; 0 is never.'));
@@ -215,23 +226,26 @@ return view.extend({
 		o.datatype = 'string';
 		o.placeholder = '/etc/overflowd/suspects';
 		o.validate = function(section_id, text) {
+			if (text && !isFile(text))
+				return _('Expecting: the name of a file in a folder, without spaces');
+
 			if (text && value(m, 'boost', section_id) == 'off')
 				return _('Says nothing while nothing is suspected: set the boost.');
 
 			return true;
 		};
 
-		o = s.taboption('suspicion', form.Value, 'max_suspects', _('Prefixes at the most'),
-			_('The rest of a longer list is left out. Each takes 8 bytes of memory, one of IPv6 takes 32.'));
+		o = s.taboption('suspicion', form.Value, 'max_suspects', _('Most prefixes'),
+			_('A longer list is not taken. Each takes 8 bytes of memory, one of IPv6 takes 32.'));
 		o.datatype = 'and(uinteger, range(1, 10000000))';
 		o.placeholder = '65536';
 
 		o = s.taboption('receiving', form.Flag, 'receive', _('Take the tracers of others'),
-			_('What other networks tell about flows of this router is in the log and on the status page, and somebody who sends in our name is noticed. It opens UDP port 65535 to all, in the firewall, too; a fixed share of the processor checks signatures, and what is known of senders is written to flash at most twice a day.'));
+			_('What other networks tell about flows of this router is in the log and on the status page, and somebody who sends in our name is noticed. It opens UDP port 65535 to all, in the firewall, too; a fixed share of the processor checks signatures, and what is known of senders is written to flash at most twice a day. Not in overflowd-mini.'));
 		o.datatype = 'bool';
 
-		o = s.taboption('receiving', form.DynamicList, 'receive_to', _('Addresses that are ours, too'),
-			_('Besides those of this router, as the prefix of hosts with public addresses. Tracers to others are dropped.'));
+		o = s.taboption('receiving', form.DynamicList, 'receive_to', _('Further addresses'),
+			_('That are ours, besides those of this router, as the prefix of hosts with public addresses. Tracers to others are dropped.'));
 		o.datatype = 'or(cidr, ipaddr("nomask"))';
 		o.placeholder = '2001:db8::/48';
 		o.depends('receive', '1');

@@ -30,6 +30,18 @@ const reasons = [
 	[ 'same', '#4f9186', _('source is destination') ]
 ];
 
+// Why flows are suspected, by the names of the program.
+const suspicions = [
+	[ 'spoofed', _('the source is forged') ],
+	[ 'special', _('the source is an address of no network') ],
+	[ 'syn', _('a flood of openings that nobody completes') ],
+	[ 'scan', _('one source that tries many ports or hosts') ],
+	[ 'reflection', _('large answers that nobody asked for') ],
+	[ 'backscatter', _('answers to packets that were never sent') ],
+	[ 'rate', _('more packets a second than the set limit') ],
+	[ 'listed', _('in the list of suspects') ]
+];
+
 const sentColour = '#1c8f4d';
 const printedColour = '#2f80cf';
 
@@ -43,7 +55,9 @@ const style = [
 	'.overflowd-legend i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;vertical-align:-.1em;border-radius:2px}',
 	'.overflowd-key{display:flex;flex-wrap:wrap;gap:.5em 1em;align-items:center}',
 	'.overflowd-key code{overflow-wrap:anywhere;background:none;border:0;color:inherit;padding:0}',
-	'.overflowd-map .td{overflow-wrap:anywhere}'
+	'.overflowd-map .td{overflow-wrap:anywhere}',
+	'.overflowd-whole{white-space:nowrap}',
+	'.overflowd-alarm{color:#e0393e;font-weight:bold}'
 ].join('');
 
 function language() {
@@ -135,11 +149,25 @@ function endpoint(address, port, protocol) {
 	if (!address)
 		return '-';
 
-	// The ports of ICMP are its type and code.
-	if (port == null || protocol == 1 || protocol == 58)
-		return address;
+	const short = address.indexOf(':') < 0;
 
-	return (address.indexOf(':') < 0 ? '%s:%d' : '[%s]:%d').format(address, port);
+	// The ports of ICMP are its type and code.
+	if (port != null && protocol != 1 && protocol != 58)
+		address = (short ? '%s:%d' : '[%s]:%d').format(address, port);
+
+	return short ? E('span', { 'class': 'overflowd-whole' }, [ address ]) : address;
+}
+
+// trust writes how far a key is trusted.
+function trust(level) {
+	switch (level) {
+	case 'new': return _('new');
+	case 'consistent': return _('consistent');
+	case 'corroborated': return _('corroborated');
+	case 'pinned': return _('pinned');
+	}
+
+	return level || '-';
 }
 
 // told puts those who were told of the same in one row; each tracer is one.
@@ -341,7 +369,7 @@ return view.extend({
 	render: function(data) {
 		const nodes = this.nodes = {};
 
-		[ 'state', 'warnings', 'cards', 'packets', 'packetsLegend', 'tracers', 'tracersLegend', 'recent', 'interfaces', 'exporters', 'key', 'charts', 'running' ].forEach(function(name) {
+		[ 'state', 'warnings', 'cards', 'packets', 'packetsLegend', 'tracers', 'tracersLegend', 'found', 'others', 'recent', 'interfaces', 'exporters', 'key', 'charts', 'running' ].forEach(function(name) {
 			nodes[name] = E('div');
 		});
 
@@ -361,7 +389,9 @@ return view.extend({
 		dom.content(nodes.running, [
 			nodes.cards,
 			nodes.charts,
+			nodes.found,
 			E('h3', {}, [ _('Last tracers') ]), nodes.recent,
+			nodes.others,
 			nodes.interfaces,
 			nodes.exporters,
 			E('h3', {}, [ _('Public key') ]), nodes.key
@@ -444,7 +474,9 @@ return view.extend({
 
 		this.updateCards();
 		this.updateKey();
+		this.updateFound();
 		this.updateRecent();
+		this.updateOthers();
 		this.updateInterfaces();
 		this.updateExporters();
 	},
@@ -556,6 +588,74 @@ return view.extend({
 		})) ]);
 	},
 
+	// updateFound shows what was found out about the flows that were selected.
+	updateFound: function() {
+		const s = this.status, verdicts = s.spoofed || {}, reasons = s.suspicion || {};
+		const known = suspicions.map(function(r) { return r[0]; });
+		const rows = suspicions.concat(Object.keys(reasons).filter(function(r) { return known.indexOf(r) < 0; }).map(function(r) {
+			return [ r, '-' ];
+		})).filter(function(r) {
+			return reasons[r[0]] > 0;
+		}).map(function(r) {
+			return [ r[0], r[1], count(reasons[r[0]]) ];
+		});
+
+		if (!s.spoofed)
+			return this.shows('found', []);
+
+		this.shows('found', [
+			E('h3', {}, [ _('Sources of the selected flows') ]),
+			E('div', { 'class': 'overflowd-cards' }, [
+				card(_('Forged'), count(verdicts.yes)),
+				card(_('Genuine'), count(verdicts.no)),
+				card(_('Not known'), count(verdicts.unknown))
+			].concat(s.suspects != null ? [ card(_('Suspects listed'), count(s.suspects)) ] : [])),
+			E('h3', {}, [ _('Suspicion') ]),
+			rows.length
+				? table([ _('Reason'), _('It looks like'), _('Flows') ], rows)
+				: E('p', {}, [ E('em', {}, [ _('Nothing that was selected looked like an attack.') ]) ])
+		]);
+	},
+
+	// updateOthers shows what others told us. They are strangers: all of it is text.
+	updateOthers: function() {
+		const r = this.status.receiving;
+
+		if (!r)
+			return this.shows('others', []);
+
+		const refused = Object.keys(r.results || {}).reduce(function(n, name) {
+			return n + (name == 'taken' ? 0 : r.results[name]);
+		}, 0);
+		const list = r.recent || [];
+
+		this.shows('others', [
+			E('h3', {}, [ _('Told by others') ]),
+			E('div', { 'class': 'overflowd-cards' }, [
+				card(_('Tracers taken'), count((r.results || {}).taken)),
+				card(_('Refused'), count(refused)),
+				card(_('Of flows seen here'), count(r.confirmed)),
+				card(_('Sent in our name'), count(r.spoofed)),
+				card(_('Keys known'), count(r.keys_with_standing + r.keys_new))
+			]),
+			list.length ? table([ _('Time'), _('Protocol'), _('Source'), _('Destination'), _('Packets (about)'), _('Told by'), _('Trust'), _('Hops'), _('It says'), _('We know') ], list.map(function(t) {
+				return [
+					dateTime(t.time),
+					protocolName(t.protocol),
+					endpoint(t.saddr, t.sport, t.protocol),
+					endpoint(t.daddr, t.dport, t.protocol),
+					t.packets ? short(Number(t.packets.toPrecision(2))) : '-',
+					'%s (%s)'.format(t.by || _('nameless'), t.key),
+					trust(t.trust),
+					count(t.hops),
+					t.spoofed == 'yes' ? _('forged source') : t.spoofed == 'no' ? _('genuine source') : '-',
+					t.witness == 'not_ours' ? E('span', { 'class': 'overflowd-alarm' }, [ _('not sent by us') ])
+						: t.witness == 'seen' ? _('seen here') : t.stale ? _('too late to count') : '-'
+				];
+			})) : E('p', {}, [ E('em', {}, [ _('Nobody has told us anything yet.') ]) ])
+		]);
+	},
+
 	updateInterfaces: function() {
 		const list = this.status.interfaces;
 
@@ -607,6 +707,19 @@ return view.extend({
 
 		if (!s.running)
 			return this.shows('warnings', []);
+
+		const last = (s.receiving || {}).last_spoofed;
+
+		// An alarm of yesterday is a number below.
+		if (last && s.time - last.time < 86400)
+			warnings.push(E('div', { 'class': 'alert-message error' }, [
+				E('h4', {}, [ _('Somebody sends in our name') ]),
+				E('p', {}, [
+					N_(s.receiving.spoofed, 'One tracer tells of a flow from an address of ours that did not leave here.', '%d tracers tell of flows from addresses of ours that did not leave here.').format(s.receiving.spoofed), ' ',
+					_('The last one, %s ago, was from %s to %s, as %s says.').format(span(s.time - last.time), last.source, last.destination, last.told_by)
+				]),
+				E('p', {}, [ _('Complaints about them may reach you. Who told it carries such packets, and can follow them further.') ])
+			]));
 
 		if (this.lately('clock'))
 			add(_('Tracers were held back in the last hour because the clock is not set. Nothing is sent before it is: see to it that the router reaches a time server (NTP).'));
