@@ -53,8 +53,10 @@ func start(t *testing.T, program string, r router) map[string][]string {
 		}
 		t.Skip(err)
 	}
-	if err := os.Mkdir(path("bin"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, folder := range []string{"bin", "certificates"} {
+		if err := os.Mkdir(path(folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, applet := range shell {
 		if err := os.Symlink(busybox, path("bin/"+applet)); err != nil {
@@ -65,7 +67,7 @@ func start(t *testing.T, program string, r router) map[string][]string {
 	for old, name := range map[string]string{
 		"PROG=/usr/bin/overflowd": "PROG=" + program, "STATE=/etc/overflowd": "STATE=" + path("state"), "RUN=/var/run/overflowd": "RUN=" + path("run"), "OPEN=/var/run/overflowd.open": "OPEN=" + path("open"),
 		"/lib/functions/network.sh": write("network.sh", "", 0o644), "/etc/passwd": write("passwd", r.users, 0o644),
-		"/etc/group": write("group", "overflowd:x:7777:\nnogroup:x:65534:\n", 0o644), "/sbin/ujail": path("ujail"),
+		"/etc/group": write("group", "overflowd:x:7777:\nnogroup:x:65534:\n", 0o644), "/sbin/ujail": path("ujail"), "=/etc/ssl/certs": "=" + path("certificates"),
 	} {
 		if !strings.Contains(script, old) {
 			t.Fatalf("the script says nothing of %s", old)
@@ -95,7 +97,7 @@ func start(t *testing.T, program string, r router) map[string][]string {
 	got := map[string][]string{}
 	for _, line := range strings.Split(strings.TrimSuffix(read(t, path("record")), "\n"), "\n") {
 		name, rest, _ := strings.Cut(line, "\x1f")
-		rest = strings.NewReplacer(path("state"), "STATE", path("run"), "RUN", program, "PROG").Replace(rest)
+		rest = strings.NewReplacer(path("state"), "STATE", path("run"), "RUN", program, "PROG", path("certificates"), "CERTIFICATES").Replace(rest)
 		got[name] = append(got[name], strings.Split(rest, "\x1f")...)
 	}
 	return got
@@ -216,6 +218,11 @@ func TestInitScript(t *testing.T) {
 			config overflowd 'general'
 				option enabled '1'
 				list send 'udp'
+				list send 'https'
+				option https_trust 'any'
+				option seal 'require'
+				list seal_key '192.0.2.0/24=de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f'
+				list never '198.51.100.0/24'
 				option rate '1/2000'
 				option boost '50'
 				option flood '9000'
@@ -255,11 +262,12 @@ func TestInitScript(t *testing.T) {
 				option role 'noc'
 				option asn 'AS64496'
 			`},
-			argv: "--send udp --private 10.0.0.0/8 --private fd00::/8 --rate 1/2000 --boost 50 --flood 9000 --suspects " + files + "/lists/all --max-suspects 1000 --contacts " + files + "/lists/link --flows 1000 --max-exporters 7 --contact-email abuse@example.net " +
+			argv: "--send udp,https --private 10.0.0.0/8 --private fd00::/8 --https-trust any --seal require " +
+				"--seal-key 192.0.2.0/24=de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f --never 198.51.100.0/24 --rate 1/2000 --boost 50 --flood 9000 --suspects " + files + "/lists/all --max-suspects 1000 --contacts " + files + "/lists/link --flows 1000 --max-exporters 7 --contact-email abuse@example.net " +
 				"--contact-identity " + odd + " --contact-url https://a.net/?b&c=d --contact-role noc --asn AS64496 " +
 				"--interface eth7 --interface eth8 --interface eth1 --exporter 192.0.2.0/24 --sampling-interval 192.0.2.0/24=100 --ifindex 192.0.2.0/24=3:lan=198.51.100.0/24 --ifindex 192.0.2.0/24=7:wan --thin auto --udpport 9995 --listen ::1 --conntrack --nat --receive --receive-to 192.0.2.0/24 --receive-to 2001:db8::/48" + tail,
 			others: map[string]string{"env": "GOMEMLIMIT=20MiB GOGC=100", "capabilities": "/etc/capabilities/overflowd-nat.json", "stdout": "1", "file": "PROG " + files + "/lists/link",
-				"ro": files + "/lists " + files, "data": "firewall[{ type=rule src=* proto=udp dest_port=65535 target=ACCEPT}]", "changed": ""}},
+				"ro": files + "/lists " + files + " CERTIFICATES", "data": "firewall[{ type=rule src=* proto=udp dest_port=65535 target=ACCEPT}]", "changed": ""}},
 		{name: "the firewall is told once procd knows", router: router{config: strings.Replace(usual, "#option receive '0'", "option receive '1'", 1), networks: up, users: bothUsers,
 			function: "start_service; service_started; service_started; start_service; service_started; service_stopped; service_stopped"},
 			argv:   strings.TrimSuffix(strings.Repeat("--send udp --contact-email abuse@example.net --interface eth1:wan --receive"+tail+" PROG ", 2), " PROG "),

@@ -162,9 +162,11 @@ return view.extend({
 		};
 
 		o = s.taboption('general', form.MultiValue, 'send', _('Send by'),
-			_('How the two ends of a selected flow are told. A tracer is one datagram of at most 1,232 bytes that anybody on its way can read; all of them together stay below 1 % of the traffic. Without a choice nothing leaves this router.'));
+			_('How the two ends of a selected flow are told. A tracer is one datagram of at most 1,232 bytes that anybody on its way can read unless it is sealed; all of them together stay below 1 % of the traffic. By HTTPS and HTTP each end is asked once, and left alone for a day if it does not take it: that costs some 4 kB each, and 6 MB of memory; not in overflowd-mini. Without a choice nothing leaves this router.'));
 		o.datatype = 'list(string)';
 		o.value('udp', _('UDP, port 65535'));
+		o.value('https', _('HTTPS'));
+		o.value('http', _('HTTP'));
 		o.placeholder = _('nothing is sent');
 		o.onchange = function(ev, section_id) {
 			again(m, 'enabled', section_id);
@@ -253,6 +255,41 @@ return view.extend({
 		o = s.taboption('privacy', form.Flag, 'log_tracers', _('Log tracers'),
 			_('Writes each tracer to the system log, too. The log then tells who talks to whom, to all who read it. It lies in memory, not in flash, unless you have set a log file.'));
 		o.datatype = 'bool';
+
+		o = s.taboption('privacy', form.ListValue, 'seal', _('Seal tracers'),
+			_('Encrypts a tracer so that only its recipient can read it. Keys come with receipts, by HTTPS, or from the list below. It costs about 15 ms of an old processor for each. Not in overflowd-mini.'));
+		o.datatype = 'or("never", "prefer", "require")';
+		o.value('prefer', _('if the recipient has a key (usual)'));
+		o.value('require', _('always; who has no key is not told'));
+		o.value('never', _('never'));
+		o.optional = true;
+		o.placeholder = _('if the recipient has a key (usual)');
+
+		o = s.taboption('privacy', form.DynamicList, 'seal_key', _('Keys of recipients'),
+			_('An address or prefix, = and the key that "overflow-receiver key" shows there.'));
+		o.datatype = 'string';
+		o.placeholder = '192.0.2.1=de9edb7d...';
+		o.validate = function(section_id, text) {
+			const at = text ? text.indexOf('=') : 0;
+
+			if (!text || at > 0 && text.length == at + 65)
+				return true;
+
+			return _('Expecting: as 192.0.2.1= and 64 hexadecimal digits');
+		};
+
+		o = s.taboption('privacy', form.ListValue, 'https_trust', _('Trust of HTTPS'),
+			_('With certificates that are not checked, who is in between can read what is not sealed. To check them, the package ca-bundle is needed.'));
+		o.datatype = 'or("strict", "any")';
+		o.value('strict', _('certificates are checked (usual)'));
+		o.value('any', _('any certificate will do'));
+		o.optional = true;
+		o.placeholder = _('certificates are checked (usual)');
+
+		o = s.taboption('privacy', form.DynamicList, 'never', _('Never to be told'),
+			_('Addresses that get no tracers, as public ones by which equipment is managed. Private ones never do.'));
+		o.datatype = 'or(cidr, ipaddr("nomask"))';
+		o.placeholder = '198.51.100.0/24';
 
 		o = s.taboption('privacy', form.DynamicList, 'private', _('Private networks to tell'),
 			_('Special-purpose addresses, as 10.0.0.0/8, that tracers may name and be sent to all the same, in a network where all want to hear of it. Others of these never leave the router. Usually there is none.'));

@@ -23,6 +23,7 @@ const reasons = [
 	[ 'clock', '#d9532c', _('clock not set') ],
 	[ 'unreachable', '#8f7a00', _('an end is private') ],
 	[ 'own', '#7d8790', _('our own address') ],
+	[ 'never', '#5b6b2f', _('never to be told') ],
 	[ 'crowded', '#c2569b', _('too many at once') ],
 	[ 'failed', '#e0393e', _('could not be sent') ],
 	[ 'tracer', '#8a6fd1', _('flow of tracers') ],
