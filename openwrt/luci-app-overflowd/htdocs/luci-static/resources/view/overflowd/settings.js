@@ -162,7 +162,7 @@ return view.extend({
 		};
 
 		o = s.taboption('general', form.MultiValue, 'send', _('Send by'),
-			_('How the two ends of a selected flow are told. A tracer is one datagram of at most 1,232 bytes that anybody on its way can read unless it is sealed; all of them together stay below 1 % of the traffic. By HTTPS and HTTP each end is asked once, and left alone for a day if it does not take it: that costs some 4 kB each, and 6 MB of memory; not in overflowd-mini. Without a choice nothing leaves this router.'));
+			_('How the two ends of a selected flow are told. A tracer is one datagram of at most 1,232 bytes that anybody on its way can read unless it is sealed; all of them together stay below 1 % of the traffic. By HTTPS and HTTP each end is asked once, and left alone for a day if it does not take it: that costs some 4 kB each, and some 4 MB of memory; not in overflowd-mini. Without a choice nothing leaves this router.'));
 		o.datatype = 'list(string)';
 		o.value('udp', _('UDP, port 65535'));
 		o.value('https', _('HTTPS'));
