@@ -202,3 +202,25 @@ func TestTemplate(t *testing.T) {
 		t.Errorf("%d texts (-views +template)\n%s", len(texts), diff)
 	}
 }
+
+// TestTextStaysText: what others tell reaches the page. LuCI makes HTML of a string
+// that is the whole content of a node, and text of those in a list.
+func TestTextStaysText(t *testing.T) {
+	for _, name := range []string{"status.js", "settings.js"} {
+		page := read(t, views+name)
+		for _, m := range regexp.MustCompile(`(?:inner|outer)HTML\s*\+?=[^=].*|insertAdjacentHTML.*|document\.write.*|\bE\('<.*|dom\.(?:content|append)\([^,]+, ['_].*`).FindAllString(page, -1) {
+			t.Errorf("%s makes HTML of text: %s", name, m)
+		}
+		n := 0
+		for _, m := range regexp.MustCompile(`\bE\('\w+', (?:\{[^}]*\}, )?(.*)`).FindAllStringSubmatch(page, -1) {
+			n++
+			lists := []string{"[", "heads.map(", "row.map(", "content)"}
+			if !slices.ContainsFunc(lists, func(list string) bool { return strings.HasPrefix(m[1], list) }) {
+				t.Errorf("%s: what is in a node is no list: %s", name, m[0])
+			}
+		}
+		if name == "status.js" && n < 20 {
+			t.Errorf("%s: %d nodes", name, n)
+		}
+	}
+}

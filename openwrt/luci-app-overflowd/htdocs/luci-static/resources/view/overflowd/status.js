@@ -440,8 +440,8 @@ return view.extend({
 	handleCopy: function() {
 		const button = this.nodes.keyButton;
 		const say = function(words) {
-			dom.content(button, words);
-			window.setTimeout(function() { dom.content(button, _('Copy')); }, 2000);
+			dom.content(button, [ words ]);
+			window.setTimeout(function() { dom.content(button, [ _('Copy') ]); }, 2000);
 		};
 
 		return copy(this.nodes.keyText).then(function() {
@@ -544,7 +544,7 @@ return view.extend({
 		const key = this.status.key;
 
 		if (this.nodes.keyText.textContent != (key || ''))
-			dom.content(this.nodes.keyText, key || '');
+			dom.content(this.nodes.keyText, [ key || '' ]);
 
 		if (this.nodes.key.shown == !!key)
 			return;
