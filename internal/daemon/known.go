@@ -165,8 +165,7 @@ func (d *daemon) sayRoutes() {
 
 // withoutPath is the error of a file whose name is said anyway.
 func withoutPath(err error) error {
-	var of *fs.PathError
-	if errors.As(err, &of) {
+	if of, ok := err.(*fs.PathError); ok {
 		return of.Err
 	}
 	return err

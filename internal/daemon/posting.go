@@ -147,6 +147,8 @@ func readPins(path string, now time.Time) (pins []sender.Pin, err error) {
 
 func (d *daemon) postingJSON(o *object) {
 	n := &d.sender.Counters
+	o.uint("receipts", n.Receipts)
+	o.uint("stopped", n.Stopped)
 	o.uint("sealed", n.Sealed)
 	o.uint("unsealed", n.Unsealed)
 	o.uint("impostors", n.Impostors)
@@ -157,6 +159,9 @@ func (d *daemon) postingJSON(o *object) {
 
 func (d *daemon) postingText(line func(name, format string, args ...any)) {
 	n := &d.sender.Counters
+	if n.Receipts > 0 {
+		line("", "%s answered; %s not told, as they asked us to stop", many(n.Receipts, "tracer"), many(n.Stopped, "end"))
+	}
 	if n.Posted+n.Unposted > 0 {
 		line("", "%s posted by HTTPS or HTTP, %s not taken", grouped(n.Posted), many(n.Unposted, "attempt"))
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/overflowd/overflowd/internal/sender"
 )
 
-var errReceive = errors.New("this smallest build cannot receive tracers")
+var errReceive = errors.New("--receive: this smallest build cannot receive tracers")
 
 // receiving does nothing.
 type receiving struct{ tell <-chan func() }

@@ -171,8 +171,6 @@ func (s *status) json() []byte {
 			o.uint(x.name, x.n)
 		}
 		o.close()
-		o.uint("receipts", n.Receipts)
-		o.uint("stopped", n.Stopped)
 		d.postingJSON(&o)
 	}
 	o.close()
@@ -337,9 +335,6 @@ func (s *status) text() []byte {
 	if d.sender != nil {
 		n := &d.sender.Counters
 		line("", "%s sent, %s bytes; %s to be told when the limits allow", grouped(n.Sent), grouped(n.SentBytes), many(uint64(d.sender.Waiting()), "end"))
-		if n.Receipts > 0 {
-			line("", "%s answered; %s not told, as they asked us to stop", many(n.Receipts, "tracer"), many(n.Stopped, "end"))
-		}
 		d.postingText(line)
 		if not := d.notSent(); not != "" {
 			line("", "not sent: %s", not)

@@ -7,7 +7,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/overflowd/overflowd/internal/config"
 	"github.com/overflowd/overflowd/internal/conntrack"
@@ -18,7 +17,10 @@ import (
 // mini: this is the smallest build.
 const mini = true
 
-var errMini = errors.New("this smallest build cannot ask connection tracking")
+var (
+	errMini      = errors.New("this smallest build cannot ask connection tracking")
+	errConntrack = errors.New("--conntrack: this smallest build cannot ask connection tracking")
+)
 
 // tracked is never made.
 type tracked struct {
@@ -38,10 +40,10 @@ func (*tracked) Run(context.Context) error { return errMini }
 // checkBuild returns an error if this build cannot do what the configuration says.
 func checkBuild(c *config.Config) error {
 	if c.Conntrack {
-		return fmt.Errorf("--conntrack: %w", errMini)
+		return errConntrack
 	}
 	if c.Receive {
-		return fmt.Errorf("--receive: %w", errReceive)
+		return errReceive
 	}
 	return nil
 }
