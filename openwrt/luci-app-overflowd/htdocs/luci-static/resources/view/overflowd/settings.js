@@ -259,11 +259,11 @@ return view.extend({
 		o = s.taboption('privacy', form.ListValue, 'seal', _('Seal tracers'),
 			_('Encrypts a tracer so that only its recipient can read it. Keys come with receipts, by HTTPS, or from the list below; those that recipients told are kept in flash, 10 kB at the most, written when they change and at most twice a day. It costs about 15 ms of an old processor for each. Not in overflowd-mini.'));
 		o.datatype = 'or("never", "prefer", "require")';
-		o.value('prefer', _('if the recipient has a key (usual)'));
-		o.value('require', _('always; who has no key is not told'));
+		o.value('prefer', _('if a key is known (usual)'));
+		o.value('require', _('always, or it is not told'));
 		o.value('never', _('never'));
 		o.optional = true;
-		o.placeholder = _('if the recipient has a key (usual)');
+		o.placeholder = _('if a key is known (usual)');
 
 		o = s.taboption('privacy', form.DynamicList, 'seal_key', _('Keys of recipients'),
 			_('An address or prefix, = and the key that "overflow-receiver key" shows there.'));
@@ -278,13 +278,13 @@ return view.extend({
 			return _('Expecting: as 192.0.2.1= and 64 hexadecimal digits');
 		};
 
-		o = s.taboption('privacy', form.ListValue, 'https_trust', _('Trust of HTTPS'),
+		o = s.taboption('privacy', form.ListValue, 'https_trust', _('Certificates of HTTPS'),
 			_('With certificates that are not checked, who is in between can read what is not sealed. To check them, the package ca-bundle is needed.'));
 		o.datatype = 'or("strict", "any")';
-		o.value('strict', _('certificates are checked (usual)'));
-		o.value('any', _('any certificate will do'));
+		o.value('strict', _('checked (usual)'));
+		o.value('any', _('not checked'));
 		o.optional = true;
-		o.placeholder = _('certificates are checked (usual)');
+		o.placeholder = _('checked (usual)');
 
 		o = s.taboption('privacy', form.DynamicList, 'never', _('Never to be told'),
 			_('Addresses that get no tracers, as public ones by which equipment is managed. Private ones never do.'));
