@@ -62,6 +62,8 @@ type Write struct {
 	Data []byte
 	Mode uint32
 	Add  bool // at its end
+	// Times is how often, once if it is 0.
+	Times int `json:",omitempty"`
 }
 
 // Mount is mount(2); with Type "" it is umount(2).

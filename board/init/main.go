@@ -256,7 +256,11 @@ func write(w *control.Write) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(w.Data)
+	for range max(w.Times, 1) {
+		if _, err = f.Write(w.Data); err != nil {
+			break
+		}
+	}
 	return errors.Join(err, f.Close())
 }
 
