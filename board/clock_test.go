@@ -28,7 +28,7 @@ func TestNothingIsSentBeforeTheClockIsSet(t *testing.T) {
 		m.Do(control.Request{Clock: time.Now().Unix()})
 		n.send(host6, far6, 60_000, func() bool { return len(n.to(host6)) > 0 })
 		if len(n.to(host6)) == 0 {
-			t.Fatalf("no tracer when the clock is set: %s", d.Err())
+			t.Fatalf("no tracer when the clock is set: %s%s", d.Err(), m.Run("/usr/bin/overflowd", "status"))
 		}
 		if late := time.Since(time.UnixMilli(n.to(host6)[0].Time)); late < -time.Minute || late > 5*time.Minute {
 			t.Errorf("the tracer was made %v ago", late)
