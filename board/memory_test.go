@@ -28,7 +28,7 @@ const ring = 2 << 10
 
 // distinct are the flows of the flood. FLOOD is for those who have the time for the 2
 // million of the design.
-const distinct = 100_000
+const distinct = 30_000
 
 // burst is what the ring has room for, however slow the daemon is.
 const burst = 10_000

@@ -255,34 +255,20 @@ func (m *Machine) Do(r control.Request) *control.Answer {
 }
 
 // Root is where the root of the router is in the guest.
-const Root = "/mnt"
+const Root = control.Root
+
+// flashes returns the devices of the squashfs and of what is laid over it.
+func (b *Board) flashes() (rom, data string) {
+	if b.Flash == "pflash" {
+		return "/dev/mtdblock1", "mtd2"
+	}
+	return "/dev/vda", "mtd0"
+}
 
 // MountRoot mounts the squashfs and, over it, the flash, as a router does, at Root.
 func (m *Machine) MountRoot(b *Board) {
 	m.t.Helper()
-	rom, data := "/dev/vda", "mtd0"
-	if b.Flash == "pflash" {
-		rom, data = "/dev/mtdblock1", "mtd2"
-	}
-	for _, w := range []control.Mount{
-		{Source: rom, Target: "/rom", Type: "squashfs"},
-		{Source: data, Target: "/overlay", Type: "jffs2"},
-	} {
-		m.Do(control.Request{Mount: &w})
-	}
-	for _, d := range []string{"/overlay/upper/.made", "/overlay/work/.made"} {
-		if _, err := m.Ask(control.Request{Read: d}); err != nil {
-			m.Do(control.Request{Write: &control.Write{Path: d}})
-		}
-	}
-	for _, w := range []control.Mount{
-		{Source: "overlay", Target: Root, Type: "overlay", Options: "lowerdir=/rom,upperdir=/overlay/upper,workdir=/overlay/work"},
-		{Source: "/dev", Target: Root + "/dev", Type: "bind"},
-		{Source: "/proc", Target: Root + "/proc", Type: "bind"},
-		{Source: "/sys", Target: Root + "/sys", Type: "bind"},
-		{Source: "/run", Target: Root + "/run", Type: "bind"},
-		{Source: "/tmp", Target: Root + "/tmp", Type: "bind"},
-	} {
+	for _, w := range control.RootMounts(b.flashes()) {
 		m.Do(control.Request{Mount: &w})
 	}
 }
