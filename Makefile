@@ -87,10 +87,11 @@ BOARDS ?= $(ALL_BOARDS)
 boards: openwrt
 	cd board && go vet ./... && BOARDS="$(BOARDS)" ../.ci/gotest -timeout 60m .
 
-# All that is tested on one of them: make board BOARD=malta-be
+# All that is tested on one of them: make board BOARD=malta-be. With OPENWRT, the file of
+# an initramfs image of OpenWrt for malta or armsr, the package is installed in that.
 board:
 	@test -d "board/$(BOARD)" -a -n "$(BOARD)" || { echo "BOARD is one of $(BOARDS)" >&2; exit 1; }
-	$(MAKE) boards BOARDS=$(BOARD)
+	$(if $(OPENWRT),$(MAKE) openwrt && cd board && OPENWRT="$(abspath $(OPENWRT))" BOARDS=$(BOARD) go test -count=1 -tags openwrt -run 'TestOpenWrt$$' -v .,$(MAKE) boards BOARDS=$(BOARD))
 
 # Those that make test has time for: each takes minutes, and its kernel some more once.
 CI_BOARDS ?= malta-be
