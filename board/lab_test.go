@@ -30,6 +30,8 @@ type network struct {
 	*netns.Namespace
 	t   testing.TB
 	tap string
+	// guest is the board at the tap.
+	guest *machine.Machine
 
 	mu      sync.Mutex
 	tracers []arrival
@@ -160,8 +162,9 @@ func (n *network) to(address string) (found []arrival) {
 	return found
 }
 
-// send sends datagrams of 1,000 bytes from an address to another, at a pace that an
-// emulated board can follow, until the condition is true, at most so many.
+// send sends datagrams of 1,000 bytes from an address to another until the condition is
+// true, at most so many. It waits for the board after each few: a processor that has to do
+// with packets only would never come to send a tracer.
 func (n *network) send(from, to string, most int, enough func() bool) (sent int) {
 	n.t.Helper()
 	var c *net.UDPConn
@@ -184,6 +187,7 @@ func (n *network) send(from, to string, most int, enough func() bool) (sent int)
 				sent++
 			}
 		}
+		n.guest.Do(control.Request{})
 	}
 	return sent
 }
@@ -201,6 +205,7 @@ func newRouter(t *testing.T, b *machine.Board, o machine.Options) (*machine.Mach
 	n := newNetwork(t, "tap0")
 	o.Networks = []machine.Network{{Namespace: n.Namespace, Tap: n.tap}}
 	m := b.Start(t, o)
+	n.guest = m
 	m.MountRoot(b)
 	m.Do(control.Request{Link: &control.Link{Name: "eth0", Addresses: []string{router4 + "/24", router6 + "/64"},
 		Gateways: []string{host4, host6}}})

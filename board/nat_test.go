@@ -28,6 +28,7 @@ func newLab(t *testing.T, b *machine.Board, o machine.Options) *lab {
 	l := &lab{attacker: newNetwork(t, "tap0"), victim: newNetwork(t, "tap1")}
 	o.Networks = []machine.Network{{Namespace: l.attacker.Namespace, Tap: "tap0"}, {Namespace: l.victim.Namespace, Tap: "tap1"}}
 	l.Machine = b.Start(t, o)
+	l.attacker.guest, l.victim.guest = l.Machine, l.Machine
 	l.MountRoot(b)
 	l.Do(control.Request{Link: &control.Link{Name: "eth0", Addresses: []string{"10.1.0.1/24"}}})
 	l.Do(control.Request{Link: &control.Link{Name: "eth1", Addresses: []string{outer + "/24"}, Gateways: []string{"11.0.0.2"}}})

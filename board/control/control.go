@@ -62,10 +62,29 @@ type Write struct {
 	Data []byte
 	Mode uint32
 	Add  bool // at its end
+	// Times is how often, once if it is 0.
+	Times int `json:",omitempty"`
 }
 
-// Mount is mount(2); with Type "" it is umount(2).
+// Mount is mount(2); with Type "" it is umount(2). The folders that an overlay writes to
+// are made.
 type Mount struct{ Source, Target, Type, Options string }
+
+// Root is where the root of the router is in the guest.
+const Root = "/mnt"
+
+// RootMounts make it of the device with the squashfs and the flash to lay over it.
+func RootMounts(rom, data string) []Mount {
+	mounts := []Mount{
+		{rom, "/rom", "squashfs", ""},
+		{data, "/overlay", "jffs2", ""},
+		{"overlay", Root, "overlay", "lowerdir=/rom,upperdir=/overlay/upper,workdir=/overlay/work"},
+	}
+	for _, d := range []string{"/dev", "/proc", "/sys", "/run", "/tmp"} {
+		mounts = append(mounts, Mount{d, Root + d, "bind", ""})
+	}
+	return mounts
+}
 
 // Link sets an interface up.
 type Link struct {

@@ -3,8 +3,8 @@
 //go:build linux
 
 // Init is the first program of a board. It mounts what a router has mounted and does
-// what a test asks for: see package control. With shell on the kernel's command line
-// it gives a prompt at the console in place of that.
+// what a test asks for: see package control. With shell=ROM,DATA on the kernel's
+// command line it gives a prompt at the console in place of that.
 package main
 
 import (
@@ -56,8 +56,12 @@ func run() error {
 	if err := link(&control.Link{Name: "lo"}); err != nil {
 		return err
 	}
-	if line, _ := os.ReadFile("/proc/cmdline"); bytes.Contains(line, []byte(" shell")) {
-		return shell()
+	line, _ := os.ReadFile("/proc/cmdline")
+	for word := range strings.FieldsSeq(string(line)) {
+		if devices, ok := strings.CutPrefix(word, "shell="); ok {
+			rom, data, _ := strings.Cut(devices, ",")
+			return shell(rom, data)
+		}
 	}
 	port, err := openPort()
 	if err != nil {
@@ -256,7 +260,11 @@ func write(w *control.Write) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(w.Data)
+	for range max(w.Times, 1) {
+		if _, err = f.Write(w.Data); err != nil {
+			break
+		}
+	}
 	return errors.Join(err, f.Close())
 }
 
@@ -275,6 +283,14 @@ func mount(m *control.Mount) error {
 		flags = unix.MS_REMOUNT
 	case "squashfs":
 		flags = unix.MS_RDONLY
+	case "overlay":
+		for option := range strings.SplitSeq(m.Options, ",") {
+			if name, folder, _ := strings.Cut(option, "="); name == "upperdir" || name == "workdir" {
+				if err := os.MkdirAll(folder, 0o755); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	if err := unix.Mount(m.Source, m.Target, m.Type, flags, m.Options); err != nil {
 		return fmt.Errorf("mount %s at %s: %w", m.Source, m.Target, err)

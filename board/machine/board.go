@@ -7,6 +7,7 @@ package machine
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,7 +80,10 @@ func (b *Board) buildKernel() (string, error) {
 }
 
 // buildInit returns the initramfs: init and the kernel's modules.
-func (b *Board) buildInit() (string, error) {
+func (b *Board) buildInit() (string, error) { return b.initWith(nil) }
+
+// initWith returns one that has other files, too.
+func (b *Board) initWith(others map[string]string) (string, error) {
 	kernel, err := b.Kernel()
 	if err != nil {
 		return "", err
@@ -93,6 +97,7 @@ func (b *Board) buildInit() (string, error) {
 		return "", err
 	}
 	files := map[string]string{"init": program}
+	maps.Copy(files, others)
 	modules, err := filepath.Glob(filepath.Join(kernel, "*.ko"))
 	if err != nil {
 		return "", err

@@ -55,6 +55,9 @@ type Machine struct {
 	done    chan error // has room for its end
 	// Boot is how long it took until init answered.
 	Boot time.Duration
+	// Limit is how long an answer may take: a guest that hangs ends the test, and
+	// not go test's own limit, which would not tell where.
+	Limit time.Duration
 }
 
 // console keeps what the guest says.
@@ -75,8 +78,11 @@ func (c *console) String() string {
 	return c.text.String()
 }
 
-// bootLimit is far more than any board takes on a machine that is busy.
-const bootLimit = 3 * time.Minute
+// What is far more than any board takes on a machine that is busy.
+const (
+	bootLimit   = 3 * time.Minute
+	answerLimit = 5 * time.Minute
+)
 
 // Start boots a board, and waits for init. It ends with the test.
 func (b *Board) Start(t testing.TB, o Options) *Machine {
@@ -148,7 +154,7 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 	case o.Date != "":
 		args = append(args, "-rtc", "base="+o.Date)
 	}
-	m := &Machine{t: t, process: exec.Command(args[0], args[1:]...), console: new(console), conn: conn, done: make(chan error, 1)}
+	m := &Machine{t: t, process: exec.Command(args[0], args[1:]...), console: new(console), conn: conn, done: make(chan error, 1), Limit: bootLimit}
 	m.process.Stdout, m.process.Stderr, m.process.ExtraFiles = m.console, m.console, files
 	m.process.WaitDelay = time.Second
 	began := time.Now()
@@ -163,20 +169,10 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 		}
 	})
 	m.Client = control.NewClient(conn)
-	answered := make(chan error, 1)
-	go func() {
-		_, err := m.Ask(control.Request{})
-		answered <- err
-	}()
-	select {
-	case err = <-answered:
-	case <-time.After(bootLimit):
-		err = errors.New("init does not answer")
-	}
-	if err != nil {
+	if _, err := m.Ask(control.Request{}); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, strings.Join(args, " "))
 	}
-	m.Boot = time.Since(began)
+	m.Boot, m.Limit = time.Since(began), answerLimit
 	if o.Date == "" && !o.ICount { // no board's kernel asks the clock of the hardware
 		_, err = m.Ask(control.Request{Clock: time.Now().Unix()})
 	}
@@ -232,6 +228,22 @@ func (m *Machine) Halt() {
 // Console returns what it said there.
 func (m *Machine) Console() string { return m.console.String() }
 
+// Ask asks for something. The error is the guest's, or says that it did not answer
+// within the limit; it is turned off then.
+func (m *Machine) Ask(r control.Request) (*control.Answer, error) {
+	late := make(chan bool, 1)
+	timer := time.AfterFunc(m.Limit, func() { late <- true; m.Cut() })
+	defer timer.Stop()
+	a, err := m.Client.Ask(r)
+	if err != nil && len(late) > 0 {
+		return nil, fmt.Errorf("%w within %v", ErrHangs, m.Limit)
+	}
+	return a, err
+}
+
+// ErrHangs is the error of a guest that does not answer.
+var ErrHangs = errors.New("the guest does not answer")
+
 // Do asks for something.
 func (m *Machine) Do(r control.Request) *control.Answer {
 	m.t.Helper()
@@ -243,34 +255,20 @@ func (m *Machine) Do(r control.Request) *control.Answer {
 }
 
 // Root is where the root of the router is in the guest.
-const Root = "/mnt"
+const Root = control.Root
+
+// flashes returns the devices of the squashfs and of what is laid over it.
+func (b *Board) flashes() (rom, data string) {
+	if b.Flash == "pflash" {
+		return "/dev/mtdblock1", "mtd2"
+	}
+	return "/dev/vda", "mtd0"
+}
 
 // MountRoot mounts the squashfs and, over it, the flash, as a router does, at Root.
 func (m *Machine) MountRoot(b *Board) {
 	m.t.Helper()
-	rom, data := "/dev/vda", "mtd0"
-	if b.Flash == "pflash" {
-		rom, data = "/dev/mtdblock1", "mtd2"
-	}
-	for _, w := range []control.Mount{
-		{Source: rom, Target: "/rom", Type: "squashfs"},
-		{Source: data, Target: "/overlay", Type: "jffs2"},
-	} {
-		m.Do(control.Request{Mount: &w})
-	}
-	for _, d := range []string{"/overlay/upper/.made", "/overlay/work/.made"} {
-		if _, err := m.Ask(control.Request{Read: d}); err != nil {
-			m.Do(control.Request{Write: &control.Write{Path: d}})
-		}
-	}
-	for _, w := range []control.Mount{
-		{Source: "overlay", Target: Root, Type: "overlay", Options: "lowerdir=/rom,upperdir=/overlay/upper,workdir=/overlay/work"},
-		{Source: "/dev", Target: Root + "/dev", Type: "bind"},
-		{Source: "/proc", Target: Root + "/proc", Type: "bind"},
-		{Source: "/sys", Target: Root + "/sys", Type: "bind"},
-		{Source: "/run", Target: Root + "/run", Type: "bind"},
-		{Source: "/tmp", Target: Root + "/tmp", Type: "bind"},
-	} {
+	for _, w := range control.RootMounts(b.flashes()) {
 		m.Do(control.Request{Mount: &w})
 	}
 }
