@@ -73,7 +73,10 @@ type pinned struct {
 	dirty  bool
 }
 
-// keepPins writes the keys if any changed: at most twice a day, by the time of the file,
+// pinsEvery keeps it, beside the ledger, to what may be written to flash.
+const pinsEvery = 24 * time.Hour
+
+// keepPins writes the keys if any changed: at most once a day, by the time of the file,
 // and when the program ends.
 func (d *daemon) keepPins(end bool) {
 	p := &d.pins
@@ -85,7 +88,7 @@ func (d *daemon) keepPins(end bool) {
 		return
 	}
 	if info, err := os.Stat(p.path); err == nil && !end {
-		if age := time.Since(info.ModTime()); age >= 0 && age < ledgerEvery {
+		if age := time.Since(info.ModTime()); age >= 0 && age < pinsEvery {
 			return
 		}
 	}

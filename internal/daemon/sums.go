@@ -220,7 +220,7 @@ func (d *daemon) notSent() string {
 		{s.Failed, "the network refused"},
 		{s.Unset, "the clock is not set"},
 		{s.LeftAlone, "did not take one within a day"},
-		{s.Unsealed, "no key to seal it"},
+		{s.Unsealed, "no key to seal it, or no room"},
 		{s.Crowded, "selected packets of addresses that would have waited too long"},
 	} {
 		if x.n > 0 {

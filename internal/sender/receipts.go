@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/overflowd/overflowd/internal/lru"
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
@@ -23,6 +24,10 @@ const (
 	// maxWanting addresses are told more often, at their own wish, for some minutes.
 	maxWanting = 16
 	wanting    = 5 * time.Minute
+	// maxHeard addresses are remembered that sent receipts: who did within this time is
+	// not asked by HTTP.
+	maxHeard = 512
+	reads    = 24 * time.Hour
 )
 
 // receiptRate bounds what verifying receipts costs a slow router.
@@ -38,6 +43,8 @@ type receipts struct {
 	stops  map[netip.Addr]time.Duration // until when
 	more   map[netip.Addr]time.Duration // until when
 	news   bool                         // of more
+	heard  *lru.Table[netip.Addr]       // those who sent a receipt
+	at     []time.Duration              // when, by slot
 	bucket bucket
 }
 
@@ -49,7 +56,8 @@ type asked struct {
 }
 
 func newReceipts() *receipts {
-	return &receipts{asked: map[[8]byte]asked{}, stops: map[netip.Addr]time.Duration{}, more: map[netip.Addr]time.Duration{}}
+	return &receipts{asked: map[[8]byte]asked{}, stops: map[netip.Addr]time.Duration{}, more: map[netip.Addr]time.Duration{},
+		heard: lru.New[netip.Addr](maxHeard), at: make([]time.Duration, maxHeard)}
 }
 
 // TakeReceipts has what is sent be remembered, so that Answer can be used.
@@ -105,17 +113,39 @@ func (r *receipts) take(b []byte, from netip.Addr, now time.Duration) (*tracer.R
 		return nil, false
 	}
 	delete(r.asked, x.Nonce)
+	slot, _ := r.heard.Put(from)
+	r.at[slot] = now
 	switch x.Verb {
 	case tracer.Stop:
 		r.stop(from, now)
 	case tracer.More:
-		_, known := r.more[from]
-		if known || len(r.more) < maxWanting { // those who asked first are served first
-			r.more[from] = now + wanting
-		}
-		r.news = r.news || !known
+		r.want(from, now)
 	}
 	return &x, true
+}
+
+// want grants more tracers, one address of a network at a time: those who asked first are
+// served first.
+func (r *receipts) want(a netip.Addr, now time.Duration) {
+	for b := range r.more {
+		if a != b && prefixOf(a) == prefixOf(b) {
+			return
+		}
+	}
+	_, known := r.more[a]
+	if known || len(r.more) < maxWanting {
+		r.more[a] = now + wanting
+		r.news = r.news || !known
+	}
+}
+
+// reads tells whether an address reads datagrams, as a receipt within a day shows.
+func (r *receipts) reads(a netip.Addr, now time.Duration) bool {
+	if r == nil {
+		return false
+	}
+	slot, ok := r.heard.Find(a)
+	return ok && now-r.at[slot] < reads
 }
 
 // Wanting returns the addresses that asked for more tracers and may have them, and
@@ -139,6 +169,10 @@ func (s *Sender) Wanting() (all []netip.Addr, changed bool) {
 }
 
 func (r *receipts) stop(a netip.Addr, now time.Duration) {
+	if _, ok := r.more[a]; ok {
+		delete(r.more, a)
+		r.news = true
+	}
 	if len(r.stops) >= maxStopped {
 		first, until := netip.Addr{}, time.Duration(0)
 		for a, u := range r.stops {

@@ -18,8 +18,8 @@ const (
 	maxPeers = 512 // recipients that are remembered, the last ones
 	// pinned is how long a recipient's key holds that nobody confirms.
 	pinned = 30 * 24 * time.Hour
-	// reads is how long who sent a receipt for a datagram is not asked by HTTP.
-	reads = 24 * time.Hour
+	// confirmed is how long a key needs no other confirmation.
+	confirmed = 24 * time.Hour
 )
 
 // A peer is a recipient as far as it told: by receipts, or by its document.
@@ -28,7 +28,6 @@ type peer struct {
 	signer tracer.PublicKey // of its receipts; zero: it sent none yet
 	seal   tracer.SealKey   // zero: none
 	at     time.Duration    // when that was last confirmed
-	heard  bool             // by a receipt
 }
 
 // seals know to which key tracers are sealed.
@@ -75,35 +74,59 @@ func (s *seals) sealing() Sealing {
 	return s.mode
 }
 
-// reads tells whether an address reads datagrams, as receipts show.
-func (s *seals) reads(a netip.Addr, now time.Duration) bool {
-	if s == nil {
+// asks tells whether an address is to be asked for its document: if no key is known, or
+// one that nobody confirmed for a day.
+func (s *seals) asks(a netip.Addr, now time.Duration) bool {
+	if s == nil || s.mode == SealNever {
 		return false
 	}
+	for i := range s.given {
+		if s.given[i].Prefix.Contains(a) {
+			return false
+		}
+	}
 	p := s.peer(a, now)
-	return p != nil && p.heard && now-p.at < reads
+	return p == nil || now-p.at > confirmed
+}
+
+// doubt forgets a key that a document told, and that is no good any more: it is asked
+// for again. What a receipt told holds.
+func (s *seals) doubt(a netip.Addr) {
+	if s == nil {
+		return
+	}
+	if slot, ok := s.table.Find(a); ok && s.peers[slot].signer == (tracer.PublicKey{}) {
+		s.peers[slot].at -= pinned
+	}
 }
 
 // receipt takes what a valid receipt of an address says of keys. It returns false if
 // another one than before signed it while there is a key to keep: then it says nothing.
 func (s *seals) receipt(a netip.Addr, r *tracer.Receipt, now time.Duration) bool {
 	p := s.peer(a, now)
-	if p == nil {
+	switch {
+	case p == nil && r.Seal == tracer.SealKey{}:
+		return true // who has no key takes nobody's place
+	case p == nil:
 		p = s.add(a)
-	} else if p.seal != (tracer.SealKey{}) && p.signer != r.Key && (p.signer != tracer.PublicKey{} || p.seal != r.Seal) {
+	case p.signer != r.Key && (p.signer != tracer.PublicKey{} || p.seal != r.Seal):
 		return false
 	}
-	s.changed = s.changed || p.seal != r.Seal || p.seal != tracer.SealKey{} && p.signer != r.Key
-	*p = peer{addr: a, signer: r.Key, seal: r.Seal, at: now, heard: true}
+	s.changed = s.changed || p.seal != r.Seal || p.signer != r.Key || now-p.at > confirmed
+	*p = peer{addr: a, signer: r.Key, seal: r.Seal, at: now}
+	if r.Seal == (tracer.SealKey{}) {
+		p.at = now - pinned // which is none
+	}
 	return true
 }
 
-// document takes the key that a recipient's document names, if none is known.
+// document takes the key that a recipient's document names. It does not change what a
+// receipt told.
 func (s *seals) document(a netip.Addr, key tracer.SealKey, now time.Duration) {
 	p := s.peer(a, now)
 	if p == nil {
 		p = s.add(a)
-	} else if p.seal != (tracer.SealKey{}) {
+	} else if p.seal != key && p.signer != (tracer.PublicKey{}) {
 		return
 	}
 	p.seal, p.at, s.changed = key, now, true
@@ -118,8 +141,8 @@ type Pin struct {
 	Age    time.Duration // since it was last confirmed
 }
 
-// maxPins are kept beyond the end of the program: 10 kB of flash.
-const maxPins = 64
+// maxPins are kept beyond the end of the program: 5 kB of flash.
+const maxPins = 32
 
 // Pins returns those that were confirmed last, the newest first, and whether any of
 // them changed since the last call.
@@ -152,6 +175,21 @@ func (s *seals) add(a netip.Addr) *peer {
 // has tells whether there is a key of an address.
 func (s *seals) has(a netip.Addr, now time.Duration) bool {
 	return s.key(a, now) != tracer.SealKey{}
+}
+
+// sweep drops what waits for those to whom there is no way any more, as when a key was
+// withdrawn, now and then.
+func (s *Sender) sweep(now time.Duration) {
+	if now-s.swept < 10*time.Second {
+		return
+	}
+	s.swept = now
+	for i := len(s.pending.notices) - 1; i >= 0; i-- {
+		if lost := s.noWay(s.pending.notices[i].to, now); lost != nil {
+			s.pending.remove(i)
+			*lost++
+		}
+	}
 }
 
 // require tells whether nothing is sent that is not sealed.

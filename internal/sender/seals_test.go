@@ -216,11 +216,89 @@ func TestPinsOutliveTheProgram(t *testing.T) {
 		if !opens(key, again.tell()) || again.Counters.Impostors != 1 {
 			t.Error("another took the place of the recipient after the program was started again")
 		}
+		// A key that is confirmed each day is as good after a month.
+		for range 40 {
+			time.Sleep(25 * time.Hour)
+			again.tell()
+			again.answer(t, key, recipient, key.Key())
+			if pins, changed := again.Pins(); !changed || pins[0].Age > time.Minute {
+				t.Fatalf("a day later: %+v, %v", pins, changed)
+			}
+		}
 		for i := range 3 * maxPins {
 			again.seals.receipt(netip.AddrFrom4([4]byte{11, 0, 0, byte(i)}), &tracer.Receipt{Seal: tracer.SealKey{1}}, time.Since(again.start)+time.Duration(i))
 		}
 		if pins, changed := again.Pins(); len(pins) != maxPins || !changed || pins[0].Addr != netip.AddrFrom4([4]byte{11, 0, 0, 3*maxPins - 1}) {
 			t.Errorf("%d pins, %v", len(pins), changed)
+		}
+	})
+}
+
+// TestManyWithoutAKeyTakeNobodysPlace: what was told holds.
+func TestManyWithoutAKeyTakeNobodysPlace(t *testing.T) {
+	s := newSeals(SealPrefer, nil)
+	s.receipt(peerAddr, &tracer.Receipt{Seal: tracer.SealKey{1}}, 1)
+	for i := range 3 * maxPeers {
+		s.receipt(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), &tracer.Receipt{}, 2)
+	}
+	if !s.has(peerAddr, 3) {
+		t.Error("the key was forgotten")
+	}
+}
+
+// TestADocumentAndAReceipt: what a document told, only who sends the same key may take
+// over; and it is asked for again when it is old or no good.
+func TestADocumentAndAReceipt(t *testing.T) {
+	s := newSeals(SealPrefer, nil)
+	first, second, stranger := tracer.SealKey{1}, tracer.SealKey{2}, tracer.PublicKey{9}
+	if !s.receipt(peerAddr, &tracer.Receipt{Key: stranger}, 1) || !s.asks(peerAddr, 2) {
+		t.Error("who has no key is asked for one")
+	}
+	s.document(peerAddr, first, 3)
+	if s.receipt(peerAddr, &tracer.Receipt{Key: stranger, Seal: second}, 4) || s.receipt(peerAddr, &tracer.Receipt{Key: stranger}, 4) || s.key(peerAddr, 5) != first {
+		t.Error("a stranger changed the key of a document")
+	}
+	if s.asks(peerAddr, 6) || !s.asks(peerAddr, 4+confirmed) {
+		t.Error("a document is to be asked for once a day")
+	}
+	s.document(peerAddr, second, 5+confirmed)
+	if s.key(peerAddr, 6+confirmed) != second {
+		t.Error("another key in the document")
+	}
+	if !s.receipt(peerAddr, &tracer.Receipt{Key: tracer.PublicKey{7}, Seal: second}, 7+confirmed) {
+		t.Error("a receipt with the same key")
+	}
+	s.document(peerAddr, first, 8+confirmed)
+	if s.doubt(peerAddr); s.key(peerAddr, 9+confirmed) != second {
+		t.Error("what a receipt told was changed by a document, or doubt")
+	}
+	other := netip.MustParseAddr("45.83.0.9")
+	s.document(other, first, 1)
+	if s.doubt(other); s.has(other, 2) || !s.asks(other, 2) {
+		t.Error("a key that is no good was kept")
+	}
+}
+
+// TestWhatWaitsForAKeyThatIsWithdrawn does not wait for ever.
+func TestWhatWaitsForAKeyThatIsWithdrawn(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		key := opener(t)
+		s := newSealing(t, SealRequire)
+		s.Pin([]Pin{{Addr: peerAddr, Seal: key.Key(), Signer: tracer.PublicKey(recipient.Public().(ed25519.PublicKey))}})
+		s.tell()
+		for range 2 {
+			s.offer(record("45.83.0.2", web4), 1)
+		}
+		s.Drain()
+		s.offer(record("45.83.0.2", web4), 1)
+		if s.Waiting() != 1 {
+			t.Fatalf("%d wait", s.Waiting())
+		}
+		s.answer(t, key, recipient, tracer.SealKey{})
+		time.Sleep(11 * time.Second)
+		n := s.Counters.Unsealed
+		if s.Drain(); s.Waiting() != 0 || s.Counters.Unsealed != n+1 {
+			t.Errorf("%d wait, %d unsealed", s.Waiting(), s.Counters.Unsealed-n)
 		}
 	})
 }

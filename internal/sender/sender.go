@@ -75,7 +75,7 @@ type Counters struct {
 	Receipts  uint64 // tracers that were answered
 	Stopped   uint64 // notices for addresses that asked us to stop
 	LeftAlone uint64 // notices for addresses that did not take one by HTTPS or HTTP within a day
-	Unsealed  uint64 // notices that had to be sealed, and there was no key
+	Unsealed  uint64 // notices that had to be sealed, and there was no key, or no room
 	Impostors uint64 // receipts that another key signed than before
 }
 
@@ -96,7 +96,8 @@ type Sender struct {
 	seals    *seals    // nil: none are sealed
 	start    time.Time
 	buf      []byte
-	need     uint64 // bytes of the tracer that the observed bytes did not yet pay for
+	swept    time.Duration // when it was looked for what nobody can be told any more
+	need     uint64        // bytes of the tracer that the observed bytes did not yet pay for
 }
 
 // Options of a Sender; all are needed, but for Transport if there is UseWeb.
@@ -134,7 +135,7 @@ func (s *Sender) Offer(r *flow.Record, about *About, rate float64, selected uint
 		s.Counters.Unset += 2
 		return nil
 	}
-	if s.web.has(&r.Key) {
+	if s.web.has(&r.Key, s.policy.Mine) {
 		s.Counters.Refused[policy.Tracer] += 2
 		return nil
 	}
@@ -174,8 +175,9 @@ func (s *Sender) Waiting() int { return len(s.pending.notices) }
 func (s *Sender) Drain() error {
 	now := time.Since(s.start)
 	may := func(to netip.Addr) bool {
-		return s.limits.allow(to, now) && (s.byUDP(to, now) || s.web.ready(to, now))
+		return s.limits.allow(to, now) && (s.byUDP(to, now) || s.byWeb(to) && s.web.ready(to, now))
 	}
+	s.sweep(now)
 	for len(s.pending.notices) > 0 && s.limits.allowAny(now) && s.within(s.need) {
 		i := s.pending.first(may)
 		if i < 0 {
@@ -192,7 +194,7 @@ func (s *Sender) Drain() error {
 		size, udp := uint64(0), s.byUDP(n.to, now)
 		posting := s.posting(&t, &signed, s.buf, udp, now)
 		sealed, err := s.seals.seal(&s.buf, n.to, now)
-		if err != nil { // the key is none to seal to
+		if err != nil { // the key is none to seal to, or there is no room
 			s.Counters.Unsealed++
 			s.pending.remove(i)
 			continue
@@ -245,7 +247,9 @@ func (s *Sender) noWay(to netip.Addr, now time.Duration) *uint64 {
 	switch {
 	case s.byUDP(to, now):
 		return nil
-	case !s.web.wants(to, now):
+	case s.transport == nil && !s.byWeb(to):
+		return &s.Counters.Refused[policy.Unreachable]
+	case !s.byWeb(to) || !s.web.wants(to, now):
 		if s.transport != nil {
 			return &s.Counters.Unsealed
 		}

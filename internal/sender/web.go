@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/overflowd/overflowd/internal/flow"
@@ -35,7 +36,7 @@ const (
 	maxDocument = 4 << 10        // bytes of a recipient's document
 	maxDoors    = 1024           // that are left alone, the last ones
 	leftAlone   = 24 * time.Hour // a door that did not open
-	connections = 256            // of ours that are remembered, the last ones
+	connections = 1024           // of ours that are remembered, the last ones
 	segment     = 20 + 32        // bytes of the headers of IPv4 and TCP with timestamps
 	overTLS     = 8000           // bytes that an attempt sends at the most
 	overTCP     = 2000           // likewise, besides the body
@@ -121,12 +122,17 @@ type attempt struct {
 	line, datagram []byte
 	mode           Sealing
 	key            tracer.SealKey // zero: none is known
+	ask            bool           // for the recipient's document: nobody else told a key, or it is old
 	doors          [2]bool        // HTTP, HTTPS: that may be tried
 
 	tracer tracer.Tracer
 	signed tracer.Signed
 	only   bool // nothing else is sent
 }
+
+// byWeb tells whether an address may ever be asked: nobody is who is not on the Internet,
+// or is one of us, whatever the flow and --private say.
+func (s *Sender) byWeb(to netip.Addr) bool { return s.web != nil && s.policy.Public(to) }
 
 // UseWeb has tracers posted, besides what a Transport sends.
 func (s *Sender) UseWeb(w *Web) { s.web = w }
@@ -137,14 +143,13 @@ func (s *Sender) Posting() bool { return s != nil && s.web != nil && s.web.busy 
 // Seal has tracers sealed, to the keys that are given, or that recipients tell.
 func (s *Sender) Seal(mode Sealing, given []SealFor) { s.seals = newSeals(mode, given) }
 
-// posting returns the attempt to post a tracer, nil if there is to be none: nobody is
-// asked who is not on the Internet, or is one of us, whatever the flow and --private say.
+// posting returns the attempt to post a tracer, nil if there is to be none.
 func (s *Sender) posting(t *tracer.Tracer, signed *tracer.Signed, datagram []byte, udp bool, now time.Duration) *attempt {
 	to := t.To
-	if !s.web.ready(to, now) || !s.policy.Public(to) || udp && s.seals.reads(to, now) {
+	if !s.byWeb(to) || !s.web.ready(to, now) || udp && s.receipts.reads(to, now) {
 		return nil
 	}
-	a := &attempt{to: to, line: signed.AppendLine(nil), datagram: bytes.Clone(datagram), mode: s.seals.sealing(), key: s.seals.key(to, now),
+	a := &attempt{to: to, line: signed.AppendLine(nil), datagram: bytes.Clone(datagram), mode: s.seals.sealing(), key: s.seals.key(to, now), ask: s.seals.asks(to, now),
 		doors: [2]bool{s.web.open(door{to, false}, now), s.web.open(door{to, true}, now)}, tracer: *t, signed: *signed, only: !udp}
 	a.signed.Message = bytes.Clone(signed.Message)
 	return a
@@ -160,6 +165,9 @@ func (s *Sender) post(a *attempt, now time.Duration) {
 		s.Counters.SentBytes += o.bytes - reserved
 		if o.key != (tracer.SealKey{}) {
 			s.seals.document(a.to, o.key, time.Since(s.start))
+		}
+		if o.refused {
+			s.seals.doubt(a.to)
 		}
 		if o.ok {
 			s.Counters.Posted++
@@ -189,11 +197,13 @@ func (s *Sender) forget(to netip.Addr) {
 
 // An outcome is what an attempt came to.
 type outcome struct {
-	ok     bool
-	sealed bool
-	bytes  uint64         // that were sent, headers of IP and TCP included, as far as we know
-	closed [2]bool        // doors that did not open
-	key    tracer.SealKey // that the document named
+	ok      bool
+	sealed  bool
+	refused bool           // a sealed one, by a status of 4xx
+	bytes   uint64         // that were sent, headers of IP and TCP included, as far as we know
+	most    uint64         // that may be
+	closed  [2]bool        // doors that did not open
+	key     tracer.SealKey // that the document named
 }
 
 // cost returns the bytes that an attempt sends at the most.
@@ -233,24 +243,36 @@ func (w *Web) post(a *attempt, now time.Duration, then func(*outcome)) {
 func (w *Web) try(a *attempt) *outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), attemptTime)
 	defer cancel()
-	o := &outcome{}
+	o := &outcome{most: a.cost()}
 	for _, secure := range []int{1, 0} {
-		if o.ok || !a.doors[secure] {
+		if o.ok || !a.doors[secure] || ctx.Err() != nil {
 			continue
 		}
-		if err := w.deliver(ctx, a, secure == 1, o); err != nil {
-			o.closed[secure] = true
-		} else {
-			o.ok = true
-		}
+		err := w.deliver(ctx, a, secure == 1, o)
+		o.ok = err == nil
+		// What went wrong here says nothing of the host.
+		o.closed[secure] = err != nil && !errors.As(err, new(localError))
 	}
 	return o
+}
+
+// A localError is one of ours, as without a route or a free port: the host was not asked.
+type localError struct{ error }
+
+// dialed sorts an error of a connection that did not come about.
+func dialed(err error) error {
+	var timeout net.Error
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EHOSTUNREACH) ||
+		errors.As(err, &timeout) && timeout.Timeout() {
+		return err
+	}
+	return localError{err}
 }
 
 // deliver posts a tracer at one door.
 func (w *Web) deliver(ctx context.Context, a *attempt, secure bool, o *outcome) error {
 	d := door{a.to, secure}
-	if secure && a.mode != SealNever && a.key == (tracer.SealKey{}) {
+	if secure && a.ask && !w.config.InsecureSkipVerify { // or who is in between could tell a key of his own
 		if err := w.document(ctx, d, a, o); err != nil {
 			return err
 		}
@@ -260,17 +282,20 @@ func (w *Web) deliver(ctx context.Context, a *attempt, secure bool, o *outcome) 
 	case a.key != (tracer.SealKey{}) && a.mode != SealNever:
 		sealed, err := tracer.Seal(nil, a.key, a.datagram)
 		if err != nil {
-			return err
+			return localError{err}
 		}
 		body, kind, o.sealed = sealed, "application/octet-stream", true
-	case a.mode == SealRequire:
+	case a.mode == SealRequire && secure:
 		return errOpen
+	case a.mode == SealRequire:
+		return localError{errOpen}
 	}
 	head := "POST " + wellKnown + " HTTP/1.1\r\nHost: " + w.host(d) + "\r\nUser-Agent: overflowd\r\nContent-Type: " + kind +
 		"\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\nConnection: close\r\n\r\n"
 	status, _, err := w.ask(ctx, d, append([]byte(head), body...), 0, o)
 	if err == nil && (status < 200 || status > 299) {
 		err = errStatus
+		o.refused = o.sealed && status >= 400 && status <= 499
 	}
 	return err
 }
@@ -280,6 +305,7 @@ var (
 	errOpen   = errors.New("no key to seal the tracer")
 	errStatus = errors.New("not a status of success")
 	errAnswer = errors.New("not an answer of HTTP/1")
+	errCost   = errors.New("it costs more than an attempt may")
 )
 
 // document asks for a recipient's key. That there is none is no error, but for a host
@@ -297,7 +323,9 @@ func (w *Web) document(ctx context.Context, d door, a *attempt, o *outcome) erro
 		return errStatus
 	}
 	key, err := tracer.ReadDocument(text)
-	a.key, o.key = key, key
+	if key != (tracer.SealKey{}) {
+		a.key, o.key = key, key
+	}
 	return err
 }
 
@@ -321,13 +349,18 @@ func (w *Web) ask(ctx context.Context, d door, request []byte, most int, o *outc
 	if d.addr.Is6() {
 		size += moreOfIPv6
 	}
-	o.bytes += controls * size
-	raw, err := w.dial(ctx, netip.AddrPortFrom(d.addr, w.ports[d.secure]))
-	if err != nil {
-		return 0, nil, err
+	if o.bytes+controls*size > o.most {
+		return 0, nil, errCost
 	}
-	w.own.add(raw)
-	c := &counted{Conn: raw, header: size, sum: &o.bytes}
+	o.bytes += controls * size
+	to := netip.AddrPortFrom(d.addr, w.ports[d.secure])
+	at := w.own.begin(to)
+	raw, err := w.dial(ctx, to)
+	if err != nil {
+		return 0, nil, dialed(err)
+	}
+	w.own.connected(at, raw)
+	c := &counted{Conn: raw, header: size, o: o}
 	var conn net.Conn = c
 	defer func() { conn.Close() }()
 	end, _ := ctx.Deadline()
@@ -388,24 +421,35 @@ func readLine(r *bufio.Reader) (string, error) {
 	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), nil
 }
 
-// counted counts what a connection of ours sends. TCP tells nobody how many segments
-// there were: that each read is of what one acknowledged is about right.
+// counted counts what a connection of ours sends, and ends what would cost more than
+// was set aside. TCP tells nobody how many segments there were: that each read is of what
+// one acknowledged is about right.
 type counted struct {
 	net.Conn
-	sum    *uint64
+	o      *outcome
 	header uint64
 }
 
+func (c *counted) spend(n uint64) error {
+	if c.o.bytes+n > c.o.most {
+		return errCost
+	}
+	c.o.bytes += n
+	return nil
+}
+
 func (c *counted) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	*c.sum += uint64(n) + uint64(1+n/1200)*c.header
-	return n, err
+	if err := c.spend(uint64(len(b)) + uint64(1+len(b)/1200)*c.header); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
 }
 
 func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	*c.sum += c.header
-	return n, err
+	if err := c.spend(c.header); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
 }
 
 // ours are the last connections of ours, whose packets make no tracers. It is safe
@@ -416,27 +460,36 @@ type ours struct {
 	next int
 }
 
+// A connection of which the local port is 0 is one that is to come about, or did not: all
+// that passes between one of our addresses and there is taken for it.
 type connection struct{ local, remote netip.AddrPort }
 
-func (o *ours) add(c net.Conn) {
-	local, err1 := netip.ParseAddrPort(c.LocalAddr().String())
-	remote, err2 := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err1 != nil || err2 != nil {
+// begin remembers a connection, and returns its place.
+func (o *ours) begin(to netip.AddrPort) (at int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at = o.next
+	o.last[at] = connection{remote: to}
+	o.next = (o.next + 1) % connections
+	return at
+}
+
+// connected completes the connection at a place.
+func (o *ours) connected(at int, c net.Conn) {
+	local, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil {
 		return
-	}
-	unmap := func(a netip.AddrPort) netip.AddrPort {
-		return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.last[o.next] = connection{unmap(local), unmap(remote)}
-	o.next = (o.next + 1) % connections
+	o.last[at].local = netip.AddrPortFrom(local.Addr().Unmap().WithZone(""), local.Port())
 }
 
 const protoTCP = 6
 
-// has tells whether a flow is of one of our connections.
-func (w *Web) has(k *flow.Key) bool {
+// has tells whether a flow is of one of our connections; mine tells whether an address
+// is ours.
+func (w *Web) has(k *flow.Key, mine func(netip.Addr) bool) bool {
 	if w == nil || k.Protocol != protoTCP {
 		return false
 	}
@@ -444,7 +497,14 @@ func (w *Web) has(k *flow.Key) bool {
 	w.own.mu.Lock()
 	defer w.own.mu.Unlock()
 	for i := range w.own.last {
-		if c := &w.own.last[i]; c.local == src && c.remote == dst || c.local == dst && c.remote == src {
+		c := &w.own.last[i]
+		here := dst
+		if c.remote == dst {
+			here = src
+		} else if c.remote != src {
+			continue
+		}
+		if c.local == here || c.local.Port() == 0 && mine(here.Addr()) {
 			return true
 		}
 	}

@@ -19,10 +19,10 @@ type (
 	seals   struct{}
 )
 
-func (*Web) has(*flow.Key) bool                   { return false }
-func (*Web) wants(netip.Addr, time.Duration) bool { return false }
-func (*Web) ready(netip.Addr, time.Duration) bool { return false }
-func (*Web) tells(netip.Addr, time.Duration) bool { return false }
+func (*Web) has(*flow.Key, func(netip.Addr) bool) bool { return false }
+func (*Web) wants(netip.Addr, time.Duration) bool      { return false }
+func (*Web) ready(netip.Addr, time.Duration) bool      { return false }
+func (*Web) tells(netip.Addr, time.Duration) bool      { return false }
 
 func (*seals) require() bool                                         { return false }
 func (*seals) has(netip.Addr, time.Duration) bool                    { return false }
@@ -32,6 +32,8 @@ func (*Sender) posting(*tracer.Tracer, *tracer.Signed, []byte, bool, time.Durati
 	return nil
 }
 func (*Sender) post(*attempt, time.Duration) {}
+func (*Sender) sweep(time.Duration)          {}
+func (*Sender) byWeb(netip.Addr) bool        { return false }
 func (*attempt) cost() uint64                { return 0 }
 
 // Posting is never.

@@ -13,7 +13,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -21,6 +20,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,7 +59,7 @@ func (w *Web) hosts(all map[string]stranger) *atomic.Int32 {
 		n.Add(1)
 		s := all[to.String()]
 		if s == nil {
-			return nil, errors.New("connection refused")
+			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 		}
 		here, there := net.Pipe()
 		go s(there)
@@ -128,6 +128,51 @@ func TestWhatStrangersAnswer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhoDribblesEndsTheAttempt before it costs more than was set aside, also within TLS.
+func TestWhoDribblesEndsTheAttempt(t *testing.T) {
+	dribble := func(c net.Conn) {
+		defer c.Close()
+		go io.Copy(io.Discard, c)
+		for _, b := range []byte("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("b", 3000) + "\r\n\r\n") {
+			if _, err := c.Write([]byte{b}); err != nil {
+				return
+			}
+		}
+	}
+	inTime(t, func(t *testing.T) {
+		for _, secure := range []bool{false, true} {
+			w := NewWeb(true, true, true)
+			w.hosts(map[string]stranger{web4 + ":80": dribble, web4 + ":443": dribble})
+			a := testAttempt(web4, !secure, secure)
+			o := w.try(a)
+			if i := map[bool]int{false: 0, true: 1}[secure]; o.ok || !o.closed[i] || o.bytes > a.cost() {
+				t.Errorf("%v: %+v, want at most %d bytes", secure, o, a.cost())
+			}
+		}
+	})
+}
+
+// TestWhatGoesWrongHereClosesNoDoor: without a route, a free port or time, nobody was
+// asked.
+func TestWhatGoesWrongHereClosesNoDoor(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		for _, err := range []error{syscall.ENETUNREACH, syscall.EADDRNOTAVAIL, syscall.EMFILE, syscall.EPERM} {
+			w := NewWeb(true, true, false)
+			w.dial = func(context.Context, netip.AddrPort) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Err: err}
+			}
+			if o := w.try(testAttempt(web4, true, true)); o.ok || o.closed != [2]bool{} {
+				t.Errorf("%v: %+v", err, o)
+			}
+		}
+		w := NewWeb(true, true, false)
+		n := w.hosts(map[string]stranger{web4 + ":443": func(c net.Conn) { io.Copy(io.Discard, c) }, web4 + ":80": said(ok, nil)})
+		if o := w.try(testAttempt(web4, true, true)); o.ok || o.closed != [2]bool{false, true} || n.Load() != 1 {
+			t.Errorf("after a tarpit there was no time: %+v, %d connections", o, n.Load())
+		}
+	})
 }
 
 // endless counts what is read of it.
@@ -283,7 +328,7 @@ func opener(t *testing.T) tracer.Openers {
 func TestTheDocumentOfARecipient(t *testing.T) {
 	inTime(t, func(t *testing.T) {
 		keys := opener(t)
-		certificate, _ := certified(t, web4)
+		certificate, trusted := certified(t, web4)
 		document := func(status, text string) string {
 			return "HTTP/1.1 " + status + "\r\nContent-Type: application/json\r\n\r\n" + text
 		}
@@ -307,7 +352,8 @@ func TestTheDocumentOfARecipient(t *testing.T) {
 			"a key that is none":           {document("200 OK", `{"overflowd":1,"seal":"`+strings.Repeat("0", 64)+`"}`), SealPrefer, ""},
 			"a document that does not end": {document("200 OK", `{"overflowd":1,"x":"`+strings.Repeat("y", 1<<20)), SealPrefer, ""},
 		} {
-			w := NewWeb(true, false, true)
+			w := NewWeb(true, false, false)
+			w.config.RootCAs = trusted
 			got := ""
 			w.hosts(map[string]stranger{web4 + ":443": overTLSOf(certificate, func(conn net.Conn) {
 				defer conn.Close()
@@ -331,10 +377,26 @@ func TestTheDocumentOfARecipient(t *testing.T) {
 				io.WriteString(conn, ok)
 			})})
 			a := testAttempt(web4, false, true)
-			a.mode = c.mode
+			a.mode, a.ask = c.mode, c.mode != SealNever
 			if o := w.try(a); got != c.want || o.ok != (c.want != "") || o.sealed != (c.want == "sealed") || o.bytes > a.cost() {
 				t.Errorf("%s: %q, want %q: %+v", name, got, c.want, o)
 			}
+		}
+	})
+}
+
+// TestADocumentOfAnybodyIsNotBelieved: without a certificate that was checked, who is in
+// between would tell a key of his own.
+func TestADocumentOfAnybodyIsNotBelieved(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		certificate, _ := certified(t, web4)
+		w := NewWeb(true, false, true)
+		var methods []string
+		w.hosts(map[string]stranger{web4 + ":443": overTLSOf(certificate, said(ok, func(r *http.Request, _ []byte) { methods = append(methods, r.Method) }))})
+		a := testAttempt(web4, false, true)
+		a.mode, a.ask = SealPrefer, true
+		if o := w.try(a); !o.ok || o.sealed || len(methods) != 1 || methods[0] != "POST" {
+			t.Errorf("%+v, %v", o, methods)
 		}
 	})
 }
@@ -458,6 +520,13 @@ func TestWhoIsNeverAsked(t *testing.T) {
 			t.Errorf("%+v, %d asked", w.Counters, asked.Load())
 		}
 	})
+	inTime(t, func(t *testing.T) { // whom nobody asks is counted
+		w, asked := newPosting(t, false, nil, netip.MustParsePrefix("10.0.0.0/8"))
+		w.offer(record("10.0.0.2", "10.0.0.1"), 1)
+		if w.Drain(); w.Counters.Refused[policy.Unreachable] != 2 || asked.Load() != 0 || w.signed != 0 {
+			t.Errorf("%+v", w.Counters)
+		}
+	})
 	w, _ := newPosting(t, true, nil)
 	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -469,13 +538,19 @@ func TestWhoIsNeverAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	w.web.own.add(c)
+	w.web.own.connected(w.web.own.begin(c.RemoteAddr().(*net.TCPAddr).AddrPort()), c)
+	w.policy.SetOwn([]netip.Prefix{netip.MustParsePrefix("45.83.0.77/24")})
+	w.web.own.begin(netip.MustParseAddrPort("91.200.16.2:443")) // of which nobody knows the port yet
+	mine, there, other := netip.MustParseAddrPort("45.83.0.77:40000"), netip.MustParseAddrPort("91.200.16.2:443"), netip.MustParseAddrPort("45.83.0.78:40000")
 	local, remote := c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	for name, x := range map[string]struct {
 		src, dst netip.AddrPort
 		protocol uint8
 		ours     bool
 	}{
+		"begun":          {mine, there, 6, true},
+		"begun, back":    {there, mine, 6, true},
+		"of another":     {other, there, 6, false},
 		"out":            {local, remote, 6, true},
 		"back":           {remote, local, 6, true},
 		"of UDP":         {local, remote, 17, false},
@@ -484,7 +559,7 @@ func TestWhoIsNeverAsked(t *testing.T) {
 		k := flow.Key{SrcPort: x.src.Port(), DstPort: x.dst.Port(), Protocol: x.protocol, Family: flow.IPv4}
 		copy(k.Src[:], x.src.Addr().AsSlice())
 		copy(k.Dst[:], x.dst.Addr().AsSlice())
-		if w.web.has(&k) != x.ours {
+		if w.web.has(&k, w.policy.Mine) != x.ours {
 			t.Errorf("%s: %v", name, !x.ours)
 		}
 	}

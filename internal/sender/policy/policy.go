@@ -81,8 +81,9 @@ func New(private []netip.Prefix, exportPorts ...uint16) *Policy {
 func (p *Policy) SetNever(prefixes []netip.Prefix) { p.silent = slices.Clone(prefixes) }
 
 func (p *Policy) never(a netip.Addr) bool {
+	v4, through := translated(a)
 	for _, n := range p.silent {
-		if n.Contains(a) {
+		if n.Contains(a) || through && n.Contains(v4) {
 			return true
 		}
 	}

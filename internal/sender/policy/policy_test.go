@@ -5,6 +5,7 @@ package policy
 import (
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 
@@ -379,6 +380,21 @@ func TestWhateverTheKeyNobodyIsToldWhoMustNot(t *testing.T) {
 			if counts[r] == 0 {
 				t.Errorf("no key was made that is %q: %v", r, counts)
 			}
+		}
+	}
+}
+
+func TestNeverIsNeverByNAT64Either(t *testing.T) {
+	p := New(nil)
+	p.SetNever(prefixes("91.200.16.0/24", "2a00:1::/32"))
+	for to, want := range map[string]Reason{"91.200.16.2": Never, "64:ff9b::5bc8:1002": Never, "2a00:1::2": Never, "91.200.17.2": Allowed, "64:ff9b::5bc8:1102": Allowed} {
+		from := "45.83.0.1"
+		if strings.Contains(to, ":") {
+			from = "2600::1"
+		}
+		k := keyOf(from, to)
+		if v := p.Check(&k); v.Dst != want || p.Public(netip.MustParseAddr(to)) != (want == Allowed) {
+			t.Errorf("%s: %s", to, v.Dst)
 		}
 	}
 }
