@@ -76,7 +76,8 @@ What is received:
                           a day; repeatable
       --more PREFIX       ask senders for more about what goes to these of our addresses,
                           which they may grant for some minutes; repeatable
-      --cpu SHARE         of one processor, for signatures (0.5)
+      --cpu SHARE         of one processor, for signatures, and a quarter of it to open
+                          what is sealed (0.5)
 
 What is kept and shown:
       --state DIR         folder (root: /var/lib/overflow-receiver; others:

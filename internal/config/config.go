@@ -138,8 +138,8 @@ What is sent:
                           to them by https, http or both (nothing: print only)
       --https-trust WHO   strict: certificates of HTTPS must be of the address and
                           by who this system trusts; any: they are not checked, so
-                          that whoever is in between can read what is not sealed
-                          (strict)
+                          that whoever is in between can read what is not sealed,
+                          and no key is taken from there (strict)
       --seal WHEN         encrypt tracers so that their recipient only can read them:
                           never; prefer: if its key is known; require: always, and
                           who has no key is not told (prefer)

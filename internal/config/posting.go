@@ -62,8 +62,8 @@ func (r *raw) posting(c *Config) error {
 	if c.Seal == sender.SealNever && len(c.SealKeys) > 0 {
 		return fmt.Errorf("--seal-key says nothing with --seal never")
 	}
-	if c.Seal == sender.SealRequire && !c.SendHTTPS && len(c.SealKeys) == 0 {
-		return fmt.Errorf("--seal require tells nobody without --seal-key or --send https: keys come with the answers to tracers that could be read")
+	if c.Seal == sender.SealRequire && (!c.SendHTTPS || c.TrustAny) && len(c.SealKeys) == 0 {
+		return fmt.Errorf("--seal require tells nobody without --seal-key, or --send https with certificates that are checked: keys come with the answers to tracers that could be read")
 	}
 	if c.Seal == sender.SealRequire {
 		if over := len(largest(c.Contact)) + tracer.SealOverhead - tracer.MaxMessage; over > 0 {

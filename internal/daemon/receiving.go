@@ -120,7 +120,8 @@ func (d *daemon) openReceiving() error {
 		d.log.Print(err)
 	}
 	x.receiver = receiver.New(receiver.Options{
-		Mine: x.mine, Ledger: ledger, Rates: receiver.Rates(receiveShare, receiver.Cost()), Queue: 32, Replays: 2048, Networks: 256, Workers: 1,
+		Mine: x.mine, Ledger: ledger, Rates: receiver.Rates(receiveShare*3/4, receiver.Cost()),
+		OpenRates: receiver.OpenRates(receiveShare/4, receiver.OpenCost(receiver.MaxSealKeys)), Queue: 32, Replays: 2048, Networks: 256, Workers: 1,
 		Since: time.Now(), Sink: x.sink, Unseal: x.seal.Open,
 	})
 	x.tell = make(chan func())

@@ -58,6 +58,9 @@ type Options struct {
 	// Unseal opens the sealed form, for concurrent use; nil: nobody does. Its error may
 	// be a Reason.
 	Unseal func(sealed []byte) ([]byte, error)
+	// OpenRates is how many may be opened a second, of networks with standing and of
+	// others.
+	OpenRates [2]float64
 	// Sink gets what was taken, from one goroutine at a time.
 	Sink func(*Received)
 }
@@ -373,9 +376,7 @@ func (r *Receiver) Run(ctx context.Context) {
 				x, why := r.verify(&c.offer)
 				r.count(why)
 				if why == Taken && c.sealed {
-					r.mu.Lock()
-					r.unsealing.home(x)
-					r.mu.Unlock()
+					r.unsealing.note(r, x)
 				}
 				r.free <- c
 			}

@@ -21,7 +21,8 @@ import (
 // told, and those before, so that what is sealed to these can be opened.
 const SealFile = "seal.pem"
 
-const maxSealKeys = 4
+// MaxSealKeys is how many there are at the most.
+const MaxSealKeys = 4
 
 // ReadSealKeys returns those of a state's folder; none if there is no file.
 func ReadSealKeys(dir string) (tracer.Openers, error) {
@@ -61,7 +62,7 @@ func NewSealKey(dir string) (tracer.Openers, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys = append(tracer.Openers{key}, keys[:min(len(keys), maxSealKeys-1)]...)
+	keys = append(tracer.Openers{key}, keys[:min(len(keys), MaxSealKeys-1)]...)
 	text, err := keys.Marshal()
 	if err != nil {
 		return nil, err

@@ -22,9 +22,9 @@ func TestARunningProgramSeesAnotherKey(t *testing.T) {
 	if _, err := k.Open(sealed); err != Sealed {
 		t.Errorf("without a key: %v", err)
 	}
-	for range maxSealKeys + 2 {
+	for range MaxSealKeys + 2 {
 		all, err := NewSealKey(k.Dir)
-		if err != nil || len(all) > maxSealKeys {
+		if err != nil || len(all) > MaxSealKeys {
 			t.Fatalf("%v: %d keys", err, len(all))
 		}
 		k.stamp = time.Time{} // a file system's clock may be coarse

@@ -28,7 +28,7 @@ func TestNothingCrowdsOutSealedTracersOfHomes(t *testing.T) {
 	inTime(t, func(t *testing.T) {
 		opened := 0
 		b := newBench(t, func(o *Options) {
-			o.Rates = [3]float64{100, 10, 10}
+			o.Rates, o.OpenRates = [3]float64{100, 10, 10}, [2]float64{100, 10}
 			o.Unseal = func(b []byte) ([]byte, error) { opened++; return unseal(b) }
 		})
 		b.age(key(1))
@@ -76,17 +76,17 @@ func TestSealedTracersAreRefused(t *testing.T) {
 		if why := b.offer(sealed(datagram(key(1), made(1))), router, 1); why != Sealed {
 			t.Errorf("without a key: %s", why)
 		}
-		if _, err := b.Unseal(sealed(nil), router); err != Sealed {
+		if _, err := b.SubmitSealed(sealed(nil), router, time.Now()); err != Sealed {
 			t.Errorf("without a key: %v", err)
 		}
-		b = newBench(t, func(o *Options) { o.Unseal, o.Queue = unseal, 16 })
+		b = newBench(t, func(o *Options) { o.Unseal, o.Queue, o.OpenRates = unseal, 16, [2]float64{1000, 100} })
 		for i := range uint64(8) {
 			b.Offer(sealed(datagram(key(i), made(i))), netip.AddrPortFrom(many(i), 1), 1, time.Now())
 		}
 		if n := b.Counters.Results[Busy].Load(); n != 7 {
 			t.Errorf("%d of 8 found the queue of one full", n)
 		}
-		b = newBench(t, func(o *Options) { o.Unseal = unseal })
+		b = newBench(t, func(o *Options) { o.Unseal, o.OpenRates = unseal, [2]float64{1000, 100} })
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go b.Run(ctx)
@@ -107,6 +107,39 @@ func TestSealedTracersAreRefused(t *testing.T) {
 		}
 		if n := b.Counters.Results[NetworkRate].Load(); n != 12 {
 			t.Errorf("%d of 20 were too many of one network", n)
+		}
+	})
+}
+
+// TestAHomeTakesNoMoreThanItsPartOfTheLane: its garbage crowds out nobody else's.
+func TestAHomeTakesNoMoreThanItsPartOfTheLane(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		b := newBench(t, func(o *Options) {
+			o.Unseal, o.Rates, o.OpenRates = unseal, [3]float64{100, 10, 10}, [2]float64{100, 10}
+		})
+		b.age(key(1))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go b.Run(ctx)
+		send := func(d []byte, from netip.Addr) {
+			b.Offer(d, netip.AddrPortFrom(from, 40000), 1, time.Now())
+			synctest.Wait()
+		}
+		n := uint64(1 << 50)
+		fresh := func() []byte { n++; return sealed(datagram(key(1), made(n))) }
+		send(fresh(), router)
+		bad := netip.MustParseAddr("11.9.9.9")
+		b.unsealing.note(b.Receiver, &Received{From: bad, Level: Consistent})
+		before := len(b.taken)
+		for range 40 {
+			for range 33 {
+				send([]byte("OVERFLWS garbage"), bad)
+				time.Sleep(3037 * time.Microsecond)
+			}
+			send(fresh(), router)
+		}
+		if len(b.taken)-before != 40 {
+			t.Errorf("%d of 40 were taken", len(b.taken)-before)
 		}
 	})
 }

@@ -113,7 +113,7 @@ func (w *Web) open(d door, now time.Duration) bool {
 
 // tells tells whether an address may be asked for its key.
 func (w *Web) tells(a netip.Addr, now time.Duration) bool {
-	return w != nil && w.open(door{a, true}, now)
+	return w != nil && w.open(door{a, true}, now) && !w.config.InsecureSkipVerify
 }
 
 // An attempt is one delivery.

@@ -100,9 +100,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		o.Log.Printf("%v: it begins anew", err)
 	}
-	cost := receiver.Cost()
+	// A quarter of the share is for opening what is sealed.
+	cost, verify, open := receiver.Cost(), o.CPU*3/4, o.CPU/4
+	rates := receiver.Rates(verify, cost)
 	s.receiver = receiver.New(receiver.Options{
-		Mine: Mine(o.To), Ledger: ledger, Rates: receiver.Rates(o.CPU, cost), Queue: 8192, Replays: 1 << 19, Networks: 4096,
+		Mine: Mine(o.To), Ledger: ledger, Rates: rates, OpenRates: receiver.OpenRates(open, receiver.OpenCost(receiver.MaxSealKeys)), Queue: 8192, Replays: 1 << 19, Networks: 4096,
 		Workers: max(runtime.GOMAXPROCS(0), 1), Sink: s.sink, Unseal: s.seal.Open,
 	})
 	if err := s.remember(ctx); err != nil {
@@ -152,7 +154,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		return err
 	}
-	o.Log.Printf("a signature takes %v here: at most %.0f a second of known keys are verified, and %.0f of others", cost, receiver.Rates(o.CPU, cost)[0], 2*receiver.Rates(o.CPU, cost)[1])
+	o.Log.Printf("a signature takes %v here: at most %.0f a second of known keys are verified, and %.0f of others", cost, rates[0], 2*rates[1])
 	sd.SdNotify(false, sd.SdNotifyReady)
 	defer sd.SdNotify(false, sd.SdNotifyStopping)
 	for _, socket := range s.sockets {

@@ -69,12 +69,8 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 // take submits what is in a body.
 func (s *Server) take(body []byte, from netip.Addr, now time.Time) error {
 	if tracer.IsSealed(body) {
-		opened, err := s.receiver.Unseal(body, from)
-		if err != nil {
-			s.receiver.Refuse(err.(receiver.Reason))
-			return err
-		}
-		return s.submit(tracer.ParseDatagram, opened, from, now)
+		_, err := s.receiver.SubmitSealed(body, from, now)
+		return err
 	}
 	if tracer.IsDatagram(body) {
 		return s.submit(tracer.ParseDatagram, body, from, now)

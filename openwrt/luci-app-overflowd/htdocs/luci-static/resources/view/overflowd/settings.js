@@ -257,7 +257,7 @@ return view.extend({
 		o.datatype = 'bool';
 
 		o = s.taboption('privacy', form.ListValue, 'seal', _('Seal tracers'),
-			_('Encrypts a tracer so that only its recipient can read it. Keys come with receipts, by HTTPS, or from the list below; those that recipients told are kept in flash, 10 kB at the most, written when they change and at most twice a day. It costs about 15 ms of an old processor for each. Not in overflowd-mini.'));
+			_('Encrypts a tracer so that only its recipient can read it. Keys come with receipts, by HTTPS, or from the list below; those that recipients told are kept in flash, 5 kB at the most, written at most once a day. It costs about 15 ms of an old processor for each. Not in overflowd-mini.'));
 		o.datatype = 'or("never", "prefer", "require")';
 		o.value('prefer', _('if a key is known (usual)'));
 		o.value('require', _('always, or it is not told'));
