@@ -135,7 +135,7 @@ func (s *Sender) Offer(r *flow.Record, about *About, rate float64, selected uint
 		s.Counters.Unset += 2
 		return nil
 	}
-	if s.web.has(&r.Key, s.policy.Mine) {
+	if posts && s.web.has(&r.Key, s.policy.Mine) {
 		s.Counters.Refused[policy.Tracer] += 2
 		return nil
 	}
@@ -150,9 +150,11 @@ func (s *Sender) Offer(r *flow.Record, about *About, rate float64, selected uint
 			s.Counters.Stopped++
 			return
 		}
-		if lost := s.noWay(to, now); lost != nil {
-			*lost++
-			return
+		if posts {
+			if lost := s.noWay(to, now); lost != nil {
+				*lost++
+				return
+			}
 		}
 		s.Counters.Crowded += s.pending.add(to, e, r, about, rate, selected)
 	}
@@ -175,9 +177,11 @@ func (s *Sender) Waiting() int { return len(s.pending.notices) }
 func (s *Sender) Drain() error {
 	now := time.Since(s.start)
 	may := func(to netip.Addr) bool {
-		return s.limits.allow(to, now) && (s.byUDP(to, now) || s.byWeb(to) && s.web.ready(to, now))
+		return s.limits.allow(to, now) && (!posts || s.byUDP(to, now) || s.byWeb(to) && s.web.ready(to, now))
 	}
-	s.sweep(now)
+	if posts {
+		s.sweep(now)
+	}
 	for len(s.pending.notices) > 0 && s.limits.allowAny(now) && s.within(s.need) {
 		i := s.pending.first(may)
 		if i < 0 {
@@ -191,24 +195,28 @@ func (s *Sender) Drain() error {
 			return err
 		}
 		s.buf = signed.AppendDatagram(s.buf[:0])
-		size, udp := uint64(0), s.byUDP(n.to, now)
-		posting := s.posting(&t, &signed, s.buf, udp, now)
-		sealed, err := s.seals.seal(&s.buf, n.to, now)
-		if err != nil { // the key is none to seal to, or there is no room
-			s.Counters.Unsealed++
-			s.pending.remove(i)
-			continue
+		size, udp, sealed := uint64(0), true, false
+		var posting *attempt
+		if posts {
+			udp = s.byUDP(n.to, now)
+			posting = s.posting(&t, &signed, s.buf, udp, now)
+			if sealed, err = s.seals.seal(&s.buf, n.to, now); err != nil { // the key is none to seal to, or there is no room
+				s.Counters.Unsealed++
+				s.pending.remove(i)
+				continue
+			}
 		}
 		if udp {
 			size = uint64(len(s.buf) + headers(n.to))
 		}
-		if most := size + posting.cost(); s.within(most) {
-			size = most
-		} else if posting = nil; !udp || !s.within(size) {
-			if !udp {
+		if posts && posting != nil {
+			if most := size + posting.cost(); s.within(most) {
+				size = most
+			} else if posting = nil; !udp {
 				size = most
 			}
-			s.need = size
+		}
+		if s.need = size; !s.within(size) {
 			return nil // and nothing is signed in vain until that much is there
 		}
 		s.need = 0
@@ -223,7 +231,9 @@ func (s *Sender) Drain() error {
 			}
 		}
 		s.pending.remove(i)
-		s.post(posting, now)
+		if posts {
+			s.post(posting, now)
+		}
 	}
 	return nil
 }

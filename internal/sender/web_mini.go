@@ -12,6 +12,9 @@ import (
 	"github.com/overflowd/overflowd/internal/tracer"
 )
 
+// posts tells whether this build posts and seals.
+const posts = false
+
 // The smallest build sends datagrams that anybody can read, and nothing else.
 type (
 	Web     struct{}

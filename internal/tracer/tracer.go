@@ -175,24 +175,6 @@ func (c *Contact) append(dst []byte) []byte {
 	return dst
 }
 
-// Shorten leaves out what can be missed first: the last reason, then where and how the
-// verdict was found, then all. It tells whether there was anything.
-func (e *Evidence) Shorten() bool {
-	switch n := len(e.Suspicion); {
-	case n > 1:
-		e.Suspicion = e.Suspicion[:n-1]
-	case e.Point != "":
-		e.Point = ""
-	case e.Method != "":
-		e.Method = ""
-	case n == 1 || e.Spoofed != "":
-		*e = Evidence{}
-	default:
-		return false
-	}
-	return true
-}
-
 func (e *Evidence) append(dst []byte) []byte {
 	before := len(dst)
 	dst = append(dst, `,"evidence":{`...)
