@@ -18,13 +18,18 @@ import (
 // instructions of one, the smallest of three. RECORD=1 writes it anew.
 const costs = "instructions"
 
+// things are what is counted.
+var things = []string{"packet", "record", "tracer signed", "tracer verified"}
+
 // TestInstructions counts what the program computes, itself and in the kernel, with a
 // clock that goes on by one nanosecond an instruction: a thing costs what a file with
 // many of it takes more than one with few. It is held to a tenth more than the table.
 func TestInstructions(t *testing.T) {
 	table := readCosts(t)
 	each(t, func(t *testing.T, b *machine.Board) {
-		for name, got := range count(t, b) {
+		costs := count(t, b)
+		for _, name := range things {
+			got := costs[name]
 			bar := table[b.Name+" "+name]
 			t.Logf("%-9s %-16s %10d instructions; the table has %d", b.Name, name, got, bar)
 			if os.Getenv("RECORD") != "" {
@@ -82,8 +87,8 @@ func count(t *testing.T, b *machine.Board) map[string]int {
 	verify := []string{"/usr/bin/overflowd", "verify", "/tmp/input"}
 
 	costs := map[string]int{}
-	cost := func(name string, things int, less, more float64) {
-		costs[name] = int((more - less) * 1e9 / float64(things))
+	cost := func(name string, number int, less, more float64) {
+		costs[name] = int((more - less) * 1e9 / float64(number))
 	}
 	less, _ := least(packets, 1, none...)
 	more, _ := least(packets, 101, none...)
@@ -131,7 +136,7 @@ func writeCosts(t *testing.T, table map[string]int) {
 	var b bytes.Buffer
 	b.WriteString("# Instructions of a packet or an export record read from a file, and of a tracer signed\n# or verified, on each board, user and kernel: cd board && RECORD=1 go test -run Instructions .\n")
 	for _, board := range machine.Boards {
-		for _, name := range []string{"packet", "record", "tracer signed", "tracer verified"} {
+		for _, name := range things {
 			if n := table[board+" "+name]; n > 0 {
 				fmt.Fprintf(&b, "%-9s %-16s %10d\n", board, name, n)
 			}
