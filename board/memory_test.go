@@ -18,9 +18,9 @@ import (
 // The bars of the memory that is resident when the daemon does nothing, in kB.
 var idle = map[string]int{"overflowd-mini": 5 << 10, "overflowd": 9 << 10}
 
-// What a flood of distinct flows may add, in kB: the design's share for it, of which 630
-// are the flow table, and that of signing the first tracers, as cmd/overflowd counts it.
-const flooded = 1024 + 512
+// What a flood of distinct flows may add, in kB. It adds some 1,200 on malta, of which
+// 630 are the flow table and 350 what signing touches of the program: the bar is not kept.
+const flooded = 1 << 10
 
 // ring is what the kernel and the daemon share to capture, in kB, which is in the
 // resident set of who does.
@@ -79,7 +79,7 @@ func TestMemoryOfAnIdleAndOfAFloodedDaemon(t *testing.T) {
 					after := d.Memory("VmRSS")
 					t.Logf("%s: %s in %d MiB: %d kB resident that waits for exporters, %d (%d anonymous) that captures, %d (%d anonymous, %d of files, %d shared) after %d packets of a flood of %d, at most %d kB",
 						b.Name, name, memory, listening, before, anonymous, after, d.Memory("RssAnon"), d.Memory("RssFile"), d.Memory("RssShmem"), seen, flows, d.Memory("VmHWM"))
-					if after > min(before, idle[name]+ring)+flooded {
+					if before > idle[name]+ring || after > before+flooded {
 						t.Errorf("%d kB resident that captures, and %d after the flood; the bars are %d, and %d more", before, after, idle[name]+ring, flooded)
 					}
 					if strings.Contains(m.Console(), "Out of memory") {
