@@ -192,7 +192,7 @@ func judge(x *traffic, reason Reasons) (o outcome) {
 	list.Add(netip.MustParsePrefix("65.0.0.0/24"))
 	served.Add(netip.MustParsePrefix("45.83.0.0/16"))
 	d := NewDetector(DetectorOptions{Flows: 65536, Limit: 100_000, Ways: true})
-	d.list = list.Set()
+	d.use(list.Set(), nil)
 	// Here the LAN's side is the one where packets go out.
 	guard := &Guard{lan: true, allowed: served.Set(), serves4: true}
 	table := flowtable.New(65536)

@@ -22,6 +22,7 @@ import (
 type Detector struct {
 	o    DetectorOptions
 	seed seed
+	look *prefix.Set // whether an end may be in a list; nil if there is none
 	list *prefix.Set // of now; nil if there is none
 
 	window  uint16 // of 8 s
@@ -117,12 +118,39 @@ func NewDetector(o DetectorOptions) *Detector {
 // Sync takes over what others may have changed: the lists. It is to be called once a
 // batch.
 func (d *Detector) Sync() {
+	var list, wanted *prefix.Set
 	if d.o.List != nil {
-		d.list = d.o.List.Load()
+		list = d.o.List.Load()
 	}
 	if asks && d.o.Wanted != nil {
-		d.wanted = d.o.Wanted.Load()
+		wanted = d.o.Wanted.Load()
 	}
+	if list != d.list || wanted != d.wanted {
+		d.use(list, wanted)
+	}
+}
+
+// every is a set in which all may be, as it has no sieve.
+var every prefix.Set
+
+// use takes over lists. That flows cost more while somebody wants more is so for some
+// minutes; that they cost less at all other times is what look is for.
+func (d *Detector) use(list, wanted *prefix.Set) {
+	d.look, d.list, d.wanted = list, list, wanted
+	if wanted != nil {
+		d.look = &every
+	}
+}
+
+// listed returns Listed and Wanted, as far as they are right, of what may be in a list.
+func (d *Detector) listed(k *flow.Key) (s Reasons) {
+	if d.list != nil && d.list.HasEither(k) {
+		s = Listed
+	}
+	if d.wants(k.Family, &k.Dst) {
+		s |= Wanted
+	}
+	return s
 }
 
 // Pending tells whether a flow whose entry says so has to be looked at with the next
@@ -165,11 +193,8 @@ func (d *Detector) Look(g *Guard, t *flowtable.Table, p *flowtable.Packets, e *f
 	if g != nil {
 		s |= uint16(g.check(&p.Key))
 	}
-	if l := d.list; l != nil && l.MayEither(&p.Key) && l.HasEither(&p.Key) {
-		s |= uint16(Listed)
-	}
-	if asks && d.wanted != nil && d.wanted.Contains(p.Family, &p.Dst) {
-		s |= uint16(Wanted)
+	if l := d.look; l != nil && l.MayEither(&p.Key) {
+		s |= uint16(d.listed(&p.Key))
 	}
 	if !thinned && p.Known&flow.HasPorts != 0 {
 		s |= d.begin(t, p, quoted)

@@ -178,7 +178,7 @@ func TestTooManyPacketsToOneAddress(t *testing.T) {
 // TestLookingDoesNotAllocate at packets of any kind, and bounds what is kept.
 func TestLookingDoesNotAllocate(t *testing.T) {
 	d := NewDetector(DetectorOptions{Flows: 64, Limit: 10, Ways: true})
-	d.list = setOf("9.0.0.0/8")
+	d.use(setOf("9.0.0.0/8"), nil)
 	guard := &Guard{ours: setOf("45.83.0.0/16"), special: setOf("10.0.0.0/8")}
 	table := flowtable.New(64)
 	n := uint32(0)

@@ -13,11 +13,8 @@ func (d *Detector) Record(g *Guard, r *flow.Record, packets uint64, now int64) (
 	if g != nil {
 		s = g.check(&r.Key)
 	}
-	if l := d.list; l != nil && l.MayEither(&r.Key) && l.HasEither(&r.Key) {
-		s |= Listed
-	}
-	if asks && d.wanted != nil && d.wanted.Contains(r.Family, &r.Dst) {
-		s |= Wanted
+	if l := d.look; l != nil && l.MayEither(&r.Key) {
+		s |= d.listed(&r.Key)
 	}
 	if r.Protocol == protoTCP && r.Known&flow.HasTCPFlags != 0 && r.TCPFlags&^0xc0 == syn {
 		s |= d.opened(r, now)
