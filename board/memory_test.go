@@ -79,6 +79,9 @@ func TestMemoryOfAnIdleAndOfAFloodedDaemon(t *testing.T) {
 					after := d.Memory("VmRSS")
 					t.Logf("%s: %s in %d MiB: %d kB resident that waits for exporters, %d (%d anonymous) that captures, %d (%d anonymous, %d of files, %d shared) after %d packets of a flood of %d, at most %d kB",
 						b.Name, name, memory, listening, before, anonymous, after, d.Memory("RssAnon"), d.Memory("RssFile"), d.Memory("RssShmem"), seen, flows, d.Memory("VmHWM"))
+					if seen < 2*8192 {
+						t.Errorf("%d packets of %d are no flood", seen, flows)
+					}
 					if before > idle[name]+ring || after > before+flooded {
 						t.Errorf("%d kB resident that captures, and %d after the flood; the bars are %d, and %d more", before, after, idle[name]+ring, flooded)
 					}
