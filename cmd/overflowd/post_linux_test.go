@@ -181,7 +181,7 @@ func TestTracersAreSealedToWhoTellsAKey(t *testing.T) {
 		t.Errorf("%v: sealed datagrams: %s", err, n)
 	}
 	status, err := exec.Command("ip", "netns", "exec", p.ro1, p.overflowd, "status", "--json", "--status", filepath.Join(p.open, "s.sock")).Output()
-	if err != nil || !regexp.MustCompile(`"sealed":[1-9]\d*,"unsealed":\d+,"impostors":0,"posted":[1-9]`).Match(status) {
+	if err != nil || !regexp.MustCompile(`"sealed":[1-9]\d*,"unsealed":\d+,"impostors":0,"forgotten":0,"posted":[1-9]`).Match(status) {
 		t.Errorf("status: %v: %s\n%s", err, status, log)
 	}
 }

@@ -71,6 +71,9 @@ type pinned struct {
 	path   string // "" if nowhere
 	failed string // as it was said
 	dirty  bool
+	// forgotten keys, as it was said, and when.
+	forgotten uint64
+	said      time.Time
 }
 
 // pinsEvery keeps it, beside the ledger, to what may be written to flash.
@@ -84,6 +87,15 @@ func (d *daemon) keepPins(end bool) {
 		return
 	}
 	pins, changed := d.sender.Pins()
+	n, forgotten := d.sender.Pinned()
+	if forgotten != p.forgotten && (end || time.Since(p.said) > time.Hour) {
+		d.log.Printf("%s of recipients forgotten: nothing confirmed them for 30 days, they were refused, or newer ones took their place; without --seal require these recipients are told openly until they tell a key again",
+			many(forgotten-p.forgotten, "key"))
+		p.forgotten, p.said = forgotten, time.Now()
+	}
+	if end && n > len(pins) {
+		d.log.Printf("%s of recipients not kept, as there are more than %d", many(uint64(n-len(pins)), "key"), len(pins))
+	}
 	if p.dirty = p.dirty || changed; !p.dirty {
 		return
 	}
@@ -155,6 +167,8 @@ func (d *daemon) postingJSON(o *object) {
 	o.uint("sealed", n.Sealed)
 	o.uint("unsealed", n.Unsealed)
 	o.uint("impostors", n.Impostors)
+	_, forgotten := d.sender.Pinned()
+	o.uint("forgotten", forgotten)
 	o.uint("posted", n.Posted)
 	o.uint("unposted", n.Unposted)
 	o.uint("left_alone", n.LeftAlone)

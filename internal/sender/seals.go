@@ -37,6 +37,9 @@ type seals struct {
 	changed bool      // since it was last asked for, a key did
 	table   *lru.Table[netip.Addr]
 	peers   []peer // by slot
+	// forgotten keys are those that nobody withdrew: they were too old, no good, or made
+	// room for others. Who had one is told openly again, unless all must be sealed.
+	forgotten uint64
 }
 
 func newSeals(mode Sealing, given []SealFor) *seals {
@@ -44,8 +47,18 @@ func newSeals(mode Sealing, given []SealFor) *seals {
 }
 
 func (s *seals) peer(a netip.Addr, now time.Duration) *peer {
-	if slot, ok := s.table.Find(a); ok && now-s.peers[slot].at < pinned {
-		return &s.peers[slot]
+	slot, ok := s.table.Find(a)
+	if !ok {
+		return nil
+	}
+	p := &s.peers[slot]
+	if now-p.at < pinned {
+		return p
+	}
+	if p.seal != (tracer.SealKey{}) {
+		*p = peer{addr: a, at: p.at}
+		s.forgotten++
+		s.changed = true
 	}
 	return nil
 }
@@ -158,6 +171,20 @@ func (s *Sender) Pins() (pins []Pin, changed bool) {
 	return pins[:min(len(pins), maxPins)], changed
 }
 
+// Pinned returns how many keys there are that recipients told, and how many were forgotten
+// that nobody withdrew.
+func (s *Sender) Pinned() (n int, forgotten uint64) {
+	if s.seals == nil {
+		return 0, 0
+	}
+	for slot := range s.seals.table.FromOldest() {
+		if s.seals.peers[slot].seal != (tracer.SealKey{}) {
+			n++
+		}
+	}
+	return n, s.seals.forgotten
+}
+
 // Pin has keys known that were before.
 func (s *Sender) Pin(pins []Pin) {
 	now := time.Since(s.start)
@@ -168,6 +195,9 @@ func (s *Sender) Pin(pins []Pin) {
 
 func (s *seals) add(a netip.Addr) *peer {
 	slot, _ := s.table.Put(a)
+	if p := &s.peers[slot]; p.addr != a && p.seal != (tracer.SealKey{}) {
+		s.forgotten++
+	}
 	s.peers[slot] = peer{addr: a}
 	return &s.peers[slot]
 }

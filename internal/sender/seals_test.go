@@ -125,8 +125,14 @@ func TestAKeyOfAReceiptIsTrustedOnFirstUse(t *testing.T) {
 		// Who is not heard of for long is begun anew with.
 		s.answer(t, nil, recipient, first.Key())
 		time.Sleep(pinned + time.Hour)
+		if _, forgotten := s.Pinned(); forgotten != 0 {
+			t.Errorf("%d forgotten, though its owner withdrew it", forgotten)
+		}
 		if b := s.tell(); !tracer.IsDatagram(b) {
 			t.Error("a key that nobody confirmed for a month")
+		}
+		if n, forgotten := s.Pinned(); n != 0 || forgotten != 1 {
+			t.Errorf("%d pinned, %d forgotten: it was silent", n, forgotten)
 		}
 		s.answer(t, nil, attacker, second.Key())
 		if !opens(second, s.tell()) {
@@ -312,6 +318,9 @@ func TestPeersAreBounded(t *testing.T) {
 	}
 	if s.table.Len() != maxPeers || len(s.peers) != maxPeers {
 		t.Errorf("%d", s.table.Len())
+	}
+	if s.forgotten != 19*maxPeers {
+		t.Errorf("%d were forgotten", s.forgotten)
 	}
 	last := 20*maxPeers - 1
 	if s.key(netip.AddrFrom4([4]byte{11, byte(last >> 16), byte(last >> 8), byte(last)}), time.Duration(last)) == (tracer.SealKey{}) {
