@@ -46,14 +46,14 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	d := &daemon{config: c, log: logger, printer: newPrinter(out),
 		signer: newSigner(store), started: time.Now(), asked: make(chan statusRequest), overran: map[*source.Counters]bool{}}
 
-	var listener *net.UnixListener
+	var status *listener
 	running := false
 	defer func() {
 		if running {
 			return // and what runs closes them
 		}
-		if listener != nil {
-			listener.Close()
+		if status != nil {
+			status.close()
 		}
 		if d.udp != nil {
 			d.udp.Close()
@@ -91,12 +91,12 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 	}
 	var err error
 	if c.PcapFile == "" {
-		if listener, err = d.openStatus(); err != nil {
+		if status, err = d.openStatus(); err != nil {
 			return err
 		}
 	}
 	keep, rest := d.keep()
-	if err := dropPrivileges(c.User, c.StateDir, listener, keep, rest, logger); err != nil {
+	if err := dropPrivileges(c.User, c.StateDir, status, keep, rest, logger); err != nil {
 		return err
 	}
 	running = true
@@ -121,8 +121,8 @@ func Run(ctx context.Context, c *config.Config, out io.Writer, logger *log.Logge
 		close(hits)
 	}()
 	answering.Go(func() { d.received.run(ctx) })
-	if listener != nil {
-		answering.Go(func() { d.serveStatus(ctx, listener) })
+	if status != nil {
+		answering.Go(func() { d.serveStatus(ctx, status) })
 	}
 	if d.known.list.path != "" {
 		answering.Go(func() { d.known.list.watch(ctx, d.log) })

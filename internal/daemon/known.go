@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log"
-	"net"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -45,7 +44,7 @@ func (d *daemon) openEvidence() error {
 	if len(c.Exported) > 0 && !mini {
 		d.known.exported = evidence.MakeGuards(c.Exported, special)
 	}
-	o := evidence.OriginOptions{Interfaces: map[string]evidence.Role{}, Index: indexOf, Special: special,
+	o := evidence.OriginOptions{Interfaces: map[string]evidence.Role{}, Index: routing.Index, Special: special,
 		Exporters: d.known.exported, Strict: routing.Strict, LocalSources: routing.LocalSources}
 	for _, i := range c.Interfaces {
 		if i.Role != source.NoRole {
@@ -69,14 +68,6 @@ func (d *daemon) openEvidence() error {
 		return fmt.Errorf("--suspects %s: %w", c.Suspects, withoutPath(err))
 	}
 	return nil
-}
-
-func indexOf(name string) (uint32, bool) {
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return 0, false
-	}
-	return uint32(i.Index), true
 }
 
 // newDetector returns one for a table of so many flows, or for records if there are

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log"
-	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -24,7 +23,7 @@ const usualUser = "overflowd"
 // those capabilities only: see limitCapabilities. The folder of the key is made and handed over to the
 // user before, and so is the status socket, if there is one. Who was started as
 // another user gives up the other capabilities, if he has any.
-func dropPrivileges(name, stateDir string, status *net.UnixListener, keep, rest capabilities, logger *log.Logger) error {
+func dropPrivileges(name, stateDir string, status *listener, keep, rest capabilities, logger *log.Logger) error {
 	if os.Geteuid() != 0 {
 		if name != "" {
 			return fmt.Errorf("--user %s: only root can become another user", name)
@@ -56,7 +55,7 @@ func dropPrivileges(name, stateDir string, status *net.UnixListener, keep, rest 
 		return fmt.Errorf("hand %s over to user %s: %w", stateDir, name, err)
 	}
 	if status != nil {
-		path := status.Addr().String()
+		path := status.file.Name()
 		err := os.Lchown(path, uid, gid)
 		if path == config.StatusSocket() { // whose folder is ours too: the socket is removed at the end
 			err = errors.Join(err, os.Lchown(filepath.Dir(path), uid, gid))

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +36,7 @@ const (
 
 // openStatus opens the status socket, of mode 0660. It returns nil where there is
 // no place for it, or another overflowd has the usual place.
-func (d *daemon) openStatus() (*net.UnixListener, error) {
+func (d *daemon) openStatus() (*listener, error) {
 	if d.config.Status != "" {
 		l, err := listen(d.config.Status)
 		if err != nil {
@@ -55,7 +54,7 @@ func (d *daemon) openStatus() (*net.UnixListener, error) {
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // whatever the umask: the group may ask
 	}
-	var l *net.UnixListener
+	var l *listener
 	if err == nil {
 		l, err = listen(path)
 	}
@@ -67,7 +66,7 @@ func (d *daemon) openStatus() (*net.UnixListener, error) {
 }
 
 // listen makes the socket, in the place of one that nobody listens at.
-func listen(path string) (*net.UnixListener, error) {
+func listen(path string) (*listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 		conn, err := dial(path)
 		if err == nil {
@@ -80,18 +79,84 @@ func listen(path string) (*net.UnixListener, error) {
 	}
 	old := syscall.Umask(0o117)
 	defer syscall.Umask(old)
-	return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	file, err := socket(path, func(fd int, at syscall.Sockaddr) error {
+		if err := syscall.Bind(fd, at); err != nil {
+			return fmt.Errorf("bind: %w", err)
+		}
+		return syscall.Listen(fd, 16)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &listener{file}, nil
+}
+
+// A listener accepts connections at a unix socket. It is not one of package net, which
+// would read how long the queue may be into 64 kB of memory.
+type listener struct{ file *os.File }
+
+func (l *listener) accept() (*os.File, error) {
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd, failed := -1, error(nil)
+	err = raw.Read(func(at uintptr) bool {
+		for fd, _, failed = syscall.Accept(int(at)); failed == syscall.EINTR; {
+			fd, _, failed = syscall.Accept(int(at))
+		}
+		return failed != syscall.EAGAIN
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	syscall.CloseOnExec(fd)
+	return pollable(fd, l.file.Name())
+}
+
+// close removes the socket and ends accept.
+func (l *listener) close() {
+	os.Remove(l.file.Name())
+	l.file.Close()
+}
+
+// socket makes a unix socket and prepares it: to bind it to the path, or connect it.
+func socket(path string, prepare func(fd int, at syscall.Sockaddr) error) (*os.File, error) {
+	syscall.ForkLock.RLock()
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
+		syscall.Close(fd)
+		return nil, err
+	}
+	return pollable(fd, path)
+}
+
+// pollable returns a file of a socket, which has deadlines and can be closed while
+// another goroutine reads it.
+func pollable(fd int, name string) (*os.File, error) {
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		syscall.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // serveStatus answers until ctx is done: one client at a time, each for a short
 // while only.
-func (d *daemon) serveStatus(ctx context.Context, l *net.UnixListener) {
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+func (d *daemon) serveStatus(ctx context.Context, l *listener) {
+	stop := context.AfterFunc(ctx, l.close)
 	defer stop()
 	for {
-		conn, err := l.AcceptUnix()
+		conn, err := l.accept()
 		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
 				return
 			}
 			time.Sleep(100 * time.Millisecond) // out of file descriptors
@@ -102,7 +167,7 @@ func (d *daemon) serveStatus(ctx context.Context, l *net.UnixListener) {
 	}
 }
 
-func (d *daemon) answer(ctx context.Context, conn *net.UnixConn) {
+func (d *daemon) answer(ctx context.Context, conn *os.File) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(askTimeout))
@@ -147,10 +212,7 @@ type statusRequest struct {
 	answer chan<- []byte
 }
 
-// dial avoids net.Dial, which would link Go's DNS resolver: 250 kB.
-func dial(path string) (*net.UnixConn, error) {
-	return net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
-}
+func dial(path string) (*os.File, error) { return socket(path, syscall.Connect) }
 
 // Status asks the running program at the socket, and copies what it says to out.
 func Status(path string, json bool, out io.Writer) error {
