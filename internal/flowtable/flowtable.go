@@ -13,7 +13,11 @@ package flowtable
 import (
 	"math"
 	"math/bits"
+	"runtime"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/overflowd/overflowd/internal/flow"
 	"github.com/overflowd/overflowd/internal/packet"
@@ -98,9 +102,21 @@ type Packets struct {
 	touched uint64
 }
 
-// New returns a table of that many flows, at least 1, rounded up to whole sets.
+// New returns a table of that many flows, at least 1, rounded up to whole sets. It is
+// not in Go's heap, which would clear it at once: memory where no flow ever was is not
+// taken from the system. Nor does it let the garbage grow, which may be a share of the
+// heap.
 func New(flows int) *Table {
-	return &Table{seed: newSeed(), sets: make([]set, (max(flows, 1)+ways-1)/ways)}
+	n := (max(flows, 1) + ways - 1) / ways
+	t := &Table{seed: newSeed()}
+	memory, err := unix.Mmap(-1, 0, n*int(unsafe.Sizeof(set{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.sets = make([]set, n)
+		return t
+	}
+	t.sets = unsafe.Slice((*set)(unsafe.Pointer(&memory[0])), n)
+	runtime.SetFinalizer(t, func(*Table) { unix.Munmap(memory) })
+	return t
 }
 
 // Remember has a table tell which flows begin. It must be called before packets
@@ -214,6 +230,9 @@ func (t *Table) replace(s *set, tag uint64, p *Packets) *Entry {
 
 // Forget ends the flows of a port.
 func (t *Table) Forget(port Port) {
+	if t.Flows == 0 {
+		return // and the memory need not be taken from the system yet
+	}
 	for i := range t.sets {
 		s := &t.sets[i]
 		for w := range s.entries {
