@@ -45,7 +45,7 @@ const maxPending = 512
 
 // pending are the notices that wait.
 type pending struct {
-	notices []notice
+	notices []*notice // those behind its length are to be used again
 	index   map[noticeKey]int
 	count   uint64 // hits so far
 }
@@ -60,14 +60,14 @@ func (p *pending) add(to netip.Addr, e end, r *flow.Record, about *About, rate f
 	p.count++
 	key := noticeKey{to, e, rate}
 	if i, ok := p.index[key]; ok {
-		n := &p.notices[i]
+		n := p.notices[i]
 		n.record, n.about, n.held, n.selected = *r, *about, n.selected, n.selected+selected
 		return 0
 	}
 	if len(p.notices) == maxPending {
 		least := 0
 		for i := range p.notices {
-			n, m := &p.notices[i], &p.notices[least]
+			n, m := p.notices[i], p.notices[least]
 			if n.selected < m.selected || n.selected == m.selected && n.since > m.since {
 				least = i
 			}
@@ -78,8 +78,17 @@ func (p *pending) add(to netip.Addr, e end, r *flow.Record, about *About, rate f
 		lost = p.notices[least].selected
 		p.remove(least)
 	}
-	p.index[key] = len(p.notices)
-	p.notices = append(p.notices, notice{to: to, end: e, rate: rate, record: *r, about: *about, selected: selected, since: p.count})
+	last := len(p.notices)
+	p.index[key] = last
+	if last < cap(p.notices) {
+		p.notices = p.notices[:last+1]
+	} else {
+		p.notices = append(p.notices, nil)
+	}
+	if p.notices[last] == nil {
+		p.notices[last] = new(notice)
+	}
+	*p.notices[last] = notice{to: to, end: e, rate: rate, record: *r, about: *about, selected: selected, since: p.count}
 	return lost
 }
 
@@ -90,9 +99,9 @@ func (p *pending) add(to netip.Addr, e end, r *flow.Record, about *About, rate f
 func (p *pending) first(may func(netip.Addr) bool) int {
 	best := -1
 	for i := range p.notices {
-		n := &p.notices[i]
+		n := p.notices[i]
 		if best >= 0 {
-			m := &p.notices[best]
+			m := p.notices[best]
 			if n.selected < m.selected || n.selected == m.selected && n.since >= m.since {
 				continue
 			}
@@ -108,7 +117,7 @@ func (p *pending) remove(i int) {
 	last := len(p.notices) - 1
 	delete(p.index, p.notices[i].key())
 	if i != last {
-		p.notices[i] = p.notices[last]
+		p.notices[i], p.notices[last] = p.notices[last], p.notices[i]
 		p.index[p.notices[i].key()] = i
 	}
 	p.notices = p.notices[:last]

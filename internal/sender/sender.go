@@ -187,7 +187,7 @@ func (s *Sender) Drain() error {
 		if i < 0 {
 			return nil
 		}
-		n := &s.pending.notices[i]
+		n := s.pending.notices[i]
 		t := tracer.Tracer{Flow: n.record, To: n.to, Contact: n.about.Contact, Evidence: n.about.Evidence,
 			Rate: n.rate, Selected: n.selected, Held: n.held}
 		signed, err := s.signer.Sign(&t)
