@@ -74,6 +74,65 @@ func used(t testing.TB, b *machine.Board, o machine.Options) {
 	m.Halt()
 }
 
+// logFlash has a machine keep what it writes to its flash, and returns what tells how
+// many writes there were.
+func logFlash(t testing.TB, o *machine.Options) (logged func() int) {
+	t.Helper()
+	o.FlashLog = filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(o.FlashLog, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return func() int {
+		n, err := machine.Logged(o.FlashLog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+}
+
+// A cut is what was on the flash after so many writes.
+type cut struct {
+	after   int
+	changed int // bytes, by the last of them; 0 of the first cut
+	image   []byte
+}
+
+// options are those of a machine that boots with it.
+func (c *cut) options(t testing.TB, o machine.Options) machine.Options {
+	t.Helper()
+	flash := filepath.Join(t.TempDir(), "flash")
+	if err := os.WriteFile(flash, c.image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return machine.Options{Memory: o.Memory, Squashfs: o.Squashfs, Flash: flash}
+}
+
+// replay returns the cuts after each write from one to another.
+func replay(t testing.TB, path string, base []byte, from, to int) (cuts []cut) {
+	t.Helper()
+	log, err := machine.OpenWriteLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, changed := bytes.Clone(base), 0
+	for n := 0; ; n++ {
+		if n == from {
+			changed = 0
+		}
+		if n >= from {
+			cuts = append(cuts, cut{n, changed, bytes.Clone(image)})
+		}
+		if n == to {
+			return cuts
+		}
+		more := false
+		if changed, more, err = log.Apply(image); err != nil || !more {
+			t.Fatalf("write %d of %d: %v", n, to, err)
+		}
+	}
+}
+
 // The flash that a key may take: what making it writes, and what replacing it does.
 const mostWritten = 8 << 10
 
@@ -90,19 +149,9 @@ func TestKeyOutlivesAPowerCutAtEveryWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		o.FlashLog = filepath.Join(t.TempDir(), "log")
-		if err := os.WriteFile(o.FlashLog, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		logged := logFlash(t, &o)
 		m := b.Start(t, o)
 		m.MountRoot(b)
-		logged := func() int {
-			n, err := machine.Logged(o.FlashLog)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
-		}
 		before := logged()
 		first := makeKey(t, m, packets)
 		made := logged()
@@ -120,32 +169,13 @@ func TestKeyOutlivesAPowerCutAtEveryWrite(t *testing.T) {
 		}
 		m.Cut()
 
-		log, err := machine.OpenWriteLog(o.FlashLog)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var making, rotating int
-		image := bytes.Clone(base)
-		type cut struct {
-			after int
-			image []byte
-		}
-		var cuts []cut
-		for n := 0; ; n++ {
-			if n >= before {
-				cuts = append(cuts, cut{n, bytes.Clone(image)})
-			}
-			if n == rotated {
-				break
-			}
-			changed, more, err := log.Apply(image)
-			if err != nil || !more {
-				t.Fatalf("write %d of %d: %v", n, rotated, err)
-			}
-			if n >= made {
-				rotating += changed
-			} else if n >= before {
-				making += changed
+		cuts := replay(t, o.FlashLog, base, before, rotated)
+		making, rotating := 0, 0
+		for _, c := range cuts {
+			if c.after > made {
+				rotating += c.changed
+			} else {
+				making += c.changed
 			}
 		}
 		t.Logf("%s: %d bytes of flash in %d writes make a key, %d in %d rotate it", b.Name, making, made-before, rotating, rotated-made)
@@ -155,11 +185,7 @@ func TestKeyOutlivesAPowerCutAtEveryWrite(t *testing.T) {
 		for _, c := range cuts {
 			t.Run(fmt.Sprintf("cut after write %d of %d", c.after-before, rotated-before), func(t *testing.T) {
 				t.Parallel()
-				o := machine.Options{Memory: 64, Squashfs: o.Squashfs, Flash: filepath.Join(t.TempDir(), "flash")}
-				if err := os.WriteFile(o.Flash, c.image, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				m := b.Start(t, o)
+				m := b.Start(t, c.options(t, o))
 				m.MountRoot(b)
 				got := shown(t, m)
 				switch {
@@ -276,24 +302,14 @@ func TestSteadyStateWritesNothingToTheFlash(t *testing.T) {
 	eachFlash(t, func(t *testing.T, b *machine.Board) {
 		o := options(t, b, "overflowd-mini")
 		used(t, b, o)
-		o.FlashLog = filepath.Join(t.TempDir(), "log")
-		if err := os.WriteFile(o.FlashLog, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		logged := logFlash(t, &o)
 		m, n := newRouter(t, b, o)
 		d := start(m, capturing)
 		n.send(host4, far4, 60_000, func() bool { return len(n.to(host4)) > 0 })
-		logged := func() int {
-			written, err := machine.Logged(o.FlashLog)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return written
-		}
 		before := logged()
 		n.send(host6, far6, 60_000, func() bool { return len(n.to(host6)) > 0 })
 		if len(n.to(host6)) == 0 {
-			t.Errorf("no tracer to %s", host6)
+			t.Errorf("no tracer to %s: %s", host6, m.Run("/usr/bin/overflowd", "status"))
 		}
 		if after := logged(); after != before {
 			t.Errorf("%d writes to the flash of a tracer", after-before)
