@@ -201,7 +201,7 @@ return view.extend({
 		o = s.taboption('general', form.Value, 'contacts', _('File of contacts'),
 			_('Tells who answers for parts of the network, a line each: 198.51.100.0/24; email=abuse@customer.example; role=abuse. All else is of the contact below. Read at the start. Not in overflowd-mini.'));
 		o.datatype = 'string';
-		o.placeholder = '/etc/overflowd/contacts';
+		o.placeholder = _('none');
 		o.validate = function(section_id, text) {
 			return !text || isFile(text) || _('Expecting: the name of a file in a folder, without spaces');
 		};
@@ -226,7 +226,7 @@ return view.extend({
 		o = s.taboption('suspicion', form.Value, 'suspects', _('File of suspects'),
 			_('Flows with an end in the prefixes that this file lists, one a line, are suspected. It is read again when it changes.'));
 		o.datatype = 'string';
-		o.placeholder = '/etc/overflowd/suspects';
+		o.placeholder = _('none');
 		o.validate = function(section_id, text) {
 			if (text && !isFile(text))
 				return _('Expecting: the name of a file in a folder, without spaces');
@@ -270,12 +270,10 @@ return view.extend({
 		o.datatype = 'string';
 		o.placeholder = '192.0.2.1=de9edb7d...';
 		o.validate = function(section_id, text) {
-			const at = text ? text.indexOf('=') : 0;
-
-			if (!text || at > 0 && text.length == at + 65)
+			if (!text || text.match(/^[0-9a-fA-F.:]+(\/[0-9]+)?=[0-9a-f]{64}$/))
 				return true;
 
-			return _('Expecting: as 192.0.2.1= and 64 hexadecimal digits');
+			return _('Expecting: as 192.0.2.1= and 64 hexadecimal digits, in lower case');
 		};
 
 		o = s.taboption('privacy', form.ListValue, 'https_trust', _('Certificates of HTTPS'),
