@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/overflowd/overflowd/board/machine"
@@ -17,15 +18,23 @@ import (
 // packages are those of make openwrt.
 const packages = "../dist/openwrt"
 
-// each runs a test on all boards, or on those of the environment's BOARDS.
+// names are those of all boards, or of those of the environment's BOARDS.
+func names() []string {
+	if words := strings.Fields(os.Getenv("BOARDS")); len(words) > 0 {
+		return words
+	}
+	return machine.Boards
+}
+
+// each runs a test on all boards, beside other tests: a board takes one processor.
 func each(t *testing.T, test func(t *testing.T, b *machine.Board)) {
 	t.Helper()
-	names := machine.Boards
-	if words := strings.Fields(os.Getenv("BOARDS")); len(words) > 0 {
-		names = words
-	}
-	for _, name := range names {
-		t.Run(name, func(t *testing.T) { test(t, board(t, name)) })
+	t.Parallel()
+	for _, name := range names() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, board(t, name))
+		})
 	}
 }
 
@@ -33,29 +42,36 @@ func each(t *testing.T, test func(t *testing.T, b *machine.Board)) {
 // have not: a disk stands for it, which the kernel writes to when it likes.
 func eachFlash(t *testing.T, test func(t *testing.T, b *machine.Board)) {
 	t.Helper()
-	names, tested := machine.Boards, 0
-	if words := strings.Fields(os.Getenv("BOARDS")); len(words) > 0 {
-		names = words
-	}
-	for _, name := range names {
+	t.Parallel()
+	tested := 0
+	for _, name := range names() {
 		b := board(t, name)
 		if b.Flash != "pflash" {
 			t.Logf("not run on %s, which has no NOR flash", name)
 			continue
 		}
 		tested++
-		t.Run(name, func(t *testing.T) { test(t, b) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, b)
+		})
 	}
 	if tested == 0 {
 		t.Skip("none of these boards has a NOR flash")
 	}
 }
 
-// boards keeps what was built for one.
-var boards = map[string]*machine.Board{}
+// boards keeps what was built for one, and roots the files of roots.
+var (
+	mu     sync.Mutex
+	boards = map[string]*machine.Board{}
+	roots  = map[string]string{}
+)
 
 func board(t testing.TB, name string) *machine.Board {
 	t.Helper()
+	mu.Lock()
+	defer mu.Unlock()
 	if b := boards[name]; b != nil {
 		return b
 	}
@@ -68,12 +84,11 @@ func board(t testing.TB, name string) *machine.Board {
 	return b
 }
 
-// roots keeps the files of roots.
-var roots = map[string]string{}
-
 // squashfs returns the file of a root with a package.
 func squashfs(t testing.TB, b *machine.Board, name string) string {
 	t.Helper()
+	mu.Lock()
+	defer mu.Unlock()
 	key := b.Packages + name
 	if roots[key] == "" {
 		image, err := b.Squashfs(packages, name)

@@ -154,11 +154,6 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 	case o.Date != "":
 		args = append(args, "-rtc", "base="+o.Date)
 	}
-	if !o.ICount && strings.HasPrefix(b.Name, "malta") {
-		// Else now and then an interrupt of the timer is lost, and no timer of the guest
-		// ends until its counter came round, after 27 s.
-		args = append(args, "-icount", "shift=auto,sleep=on")
-	}
 	m := &Machine{t: t, process: exec.Command(args[0], args[1:]...), console: new(console), conn: conn, done: make(chan error, 1), Limit: bootLimit}
 	m.process.Stdout, m.process.Stderr, m.process.ExtraFiles = m.console, m.console, files
 	m.process.WaitDelay = time.Second
