@@ -2,6 +2,7 @@
 'use strict';
 'require form';
 'require uci';
+'require validation';
 'require view';
 'require tools.widgets as widgets';
 
@@ -75,6 +76,18 @@ function isASN(text) {
 	return Number(text) >= 1 && Number(text) <= 4294967295;
 }
 
+function isDigits(text) {
+	return text.length > 0 && text.split('').every(function(c) { return '0123456789'.indexOf(c) >= 0; });
+}
+
+// isPrefix: an address, or a prefix as 192.0.2.0/24.
+function isPrefix(text) {
+	const parts = text.split('/');
+	const most = validation.parseIPv4(parts[0]) ? 32 : validation.parseIPv6(parts[0]) ? 128 : -1;
+
+	return most > 0 && (parts.length == 1 || parts.length == 2 && isDigits(parts[1]) && Number(parts[1]) <= most);
+}
+
 // isInterface: as 7:wan, or 3:lan=198.51.100.0/24.
 function isInterface(text) {
 	const at = text.indexOf(':');
@@ -82,12 +95,17 @@ function isInterface(text) {
 	const role = text.substring(at + 1, at + 4);
 	const rest = text.substring(at + 4);
 
-	for (let i = 0; i < index.length; i++)
-		if ('0123456789'.indexOf(index.charAt(i)) < 0)
-			return false;
+	return isDigits(index) && Number(index) <= 4294967295 && (role == 'wan' || role == 'lan') &&
+		(rest == '' || role == 'lan' && rest.charAt(0) == '=' && rest.substring(1).split(',').every(isPrefix));
+}
 
-	return at > 0 && Number(index) <= 4294967295 && (role == 'wan' || role == 'lan') &&
-		(rest == '' || role == 'lan' && rest.length > 1 && rest.charAt(0) == '=');
+// isSealKey: as 192.0.2.1=de9edb7d..., of 64 digits.
+function isSealKey(text) {
+	const at = text.indexOf('=');
+	const key = text.substring(at + 1);
+
+	return isPrefix(text.substring(0, at)) && key.length == 64 &&
+		key.split('').every(function(c) { return '0123456789abcdef'.indexOf(c) >= 0; });
 }
 
 // isFile: its name has a folder, and no spaces.
@@ -169,8 +187,9 @@ return view.extend({
 		o.value('http', _('HTTP'));
 		o.placeholder = _('nothing is sent');
 		o.onchange = function(ev, section_id) {
-			again(m, 'enabled', section_id);
-			again(m, 'rate', section_id);
+			[ 'enabled', 'rate', 'seal', 'https_trust' ].forEach(function(option) {
+				again(m, option, section_id);
+			});
 		};
 
 		o = s.taboption('general', form.Value, 'rate', _('Rate'),
@@ -264,16 +283,31 @@ return view.extend({
 		o.value('never', _('never'));
 		o.optional = true;
 		o.placeholder = _('if a key is known (usual)');
+		o.validate = function(section_id, seal) {
+			const sent = L.toArray(value(m, 'send', section_id));
+			const keys = L.toArray(value(m, 'seal_key', section_id));
+
+			if (!sent.length && (seal || keys.length))
+				return _('Nothing is sent, and so nothing sealed: choose how to send, or leave this and the keys out.');
+
+			if (seal == 'never' && keys.length)
+				return _('Then the keys below say nothing: take them out.');
+
+			if (seal == 'require' && !keys.length && (sent.indexOf('https') < 0 || value(m, 'https_trust', section_id) == 'any'))
+				return _('Nobody would be told: keys come with answers to tracers that can be read, by HTTPS with certificates that are checked, or from the list below.');
+
+			return true;
+		};
 
 		o = s.taboption('privacy', form.DynamicList, 'seal_key', _('Keys of recipients'),
 			_('An address or prefix, = and the key that "overflow-receiver key" shows there.'));
 		o.datatype = 'string';
 		o.placeholder = '192.0.2.1=de9edb7d...';
 		o.validate = function(section_id, text) {
-			if (!text || text.match(/^[0-9a-fA-F.:]+(\/[0-9]+)?=[0-9a-f]{64}$/))
-				return true;
-
-			return _('Expecting: as 192.0.2.1= and 64 hexadecimal digits, in lower case');
+			return !text || isSealKey(text) || _('Expecting: as 192.0.2.1= and 64 hexadecimal digits, in lower case');
+		};
+		o.onchange = function(ev, section_id) {
+			again(m, 'seal', section_id);
 		};
 
 		o = s.taboption('privacy', form.ListValue, 'https_trust', _('Certificates of HTTPS'),
@@ -283,6 +317,12 @@ return view.extend({
 		o.value('any', _('not checked'));
 		o.optional = true;
 		o.placeholder = _('checked (usual)');
+		o.validate = function(section_id, trust) {
+			return trust != 'any' || L.toArray(value(m, 'send', section_id)).indexOf('https') >= 0 || _('Says nothing while nothing is sent by HTTPS.');
+		};
+		o.onchange = function(ev, section_id) {
+			again(m, 'seal', section_id);
+		};
 
 		o = s.taboption('privacy', form.DynamicList, 'never', _('Never to be told'),
 			_('Addresses that get no tracers, as public ones by which equipment is managed. Private ones never do.'));
