@@ -228,7 +228,8 @@ function merge(series, n) {
 }
 
 // chart draws bars of series on each other over time. options: label, end and
-// interval in seconds, unit, whole for counts, seconds for a rate.
+// interval in seconds, what of the last interval has passed, unit, whole for counts,
+// rate for what is divided by time.
 function chart(node, series, options) {
 	const width = Math.max(node.clientWidth || 0, 240), height = 180;
 	const left = 48, right = 8, top = 22, bottom = 22;
@@ -236,13 +237,16 @@ function chart(node, series, options) {
 	const length = series[0].values.length;
 	const group = [ 1, 2, 3, 6, 12 ].find(function(n) { return inner / Math.ceil(length / n) >= 6; }) || 12;
 	const seconds = group * options.interval;
-	const scale = options.rate ? 1 / seconds : 1;
 	const bars = series.map(function(s) { return merge(s.values, group); });
 	const n = bars[0].length, step = inner / n;
+	// The last bar is of less time.
+	const scale = function(i) {
+		return !options.rate ? 1 : 1 / (i < n - 1 ? seconds : seconds - options.interval + options.passed);
+	};
 	let most = 0;
 
 	for (let i = 0; i < n; i++)
-		most = Math.max(most, bars.reduce(function(sum, b) { return sum + b[i]; }, 0) * scale);
+		most = Math.max(most, bars.reduce(function(sum, b) { return sum + b[i]; }, 0) * scale(i));
 
 	const axis = ceiling(most, options.whole);
 	const y = function(v) { return top + deep * (1 - v / axis.top); };
@@ -284,7 +288,7 @@ function chart(node, series, options) {
 		let base = 0;
 
 		series.forEach(function(s, j) {
-			const v = bars[j][i] * scale;
+			const v = bars[j][i] * scale(i);
 
 			if (!v)
 				return;
@@ -782,7 +786,8 @@ return view.extend({
 				made.push({ name: _('held back: %s').format(r[2]), colour: r[1], values: values });
 		});
 
-		const options = { end: h.end, interval: h.interval };
+		const passed = (h.end - this.status.time + this.status.uptime) % h.interval;
+		const options = { end: h.end, interval: h.interval, passed: Math.max(passed, 1) };
 
 		chart(nodes.packets, seen, Object.assign({ label: _('Packets seen over time'), unit: _('packets a second, over %s each'), rate: true }, options));
 		dom.content(nodes.packetsLegend, legend(seen).concat(h.bytes ? [ E('span', {}, [ _('Traffic: %s').format(bytes(total(h.bytes))) ]) ] : []));
