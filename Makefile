@@ -151,8 +151,8 @@ install:
 	$(MAKE) -s release OUT=$(DESTDIR)$(PREFIX)/bin/overflowd
 	$(SERVER) -o $(DESTDIR)$(PREFIX)/bin/overflow-receiver ./cmd/overflow-receiver
 	@set -e; for p in overflowd overflow-receiver; do \
-		install -D -m0644 internal/pack/systemd/$$p.service $(DESTDIR)/lib/systemd/system/$$p.service; \
-		sed -i 's,/usr/bin/overflow,$(PREFIX)/bin/overflow,' $(DESTDIR)/lib/systemd/system/$$p.service; \
+		install -D -m0644 internal/pack/systemd/$$p.service $(DESTDIR)$(PREFIX)/lib/systemd/system/$$p.service; \
+		sed -i 's,/usr/bin/overflow,$(PREFIX)/bin/overflow,' $(DESTDIR)$(PREFIX)/lib/systemd/system/$$p.service; \
 		test -e $(DESTDIR)/etc/default/$$p || install -D -m0644 internal/pack/systemd/$$p.default $(DESTDIR)/etc/default/$$p; done
 
 clean:

@@ -31,7 +31,7 @@ func TestUnits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"overflowd", "overflow-receiver"} {
-		unit := read(t, filepath.Join(root, "lib/systemd/system", name+".service"))
+		unit := read(t, filepath.Join(root, "usr/local/lib/systemd/system", name+".service"))
 		defaults := filepath.Join(root, "etc/default", name)
 		command := regexp.MustCompile(`(?m)^ExecStart=(/usr/local/bin/` + name + `)( .*)? \$(\w+)$`).FindStringSubmatch(unit)
 		if command == nil {
