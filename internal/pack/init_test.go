@@ -334,8 +334,8 @@ func TestTriggers(t *testing.T) {
 	got := start(t, "/bin/false", router{config: read(t, service+"overflowd.config"), users: bothUsers, function: "service_triggers"})
 	want := map[string][]string{
 		"trigger": {
-			"interface.*.up", "wan", "/etc/init.d/overflowd", "reload",
-			"interface.*.up", "wan6", "/etc/init.d/overflowd", "reload",
+			"interface.update", "wan", "/etc/init.d/overflowd", "reload",
+			"interface.update", "wan6", "/etc/init.d/overflowd", "reload",
 		},
 		"reload":   {"overflowd"},
 		"validate": {"open", "close"},
