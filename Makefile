@@ -84,11 +84,12 @@ budget: cross
 	go test -count=1 -run 'Allocate|PerPacket|Allocation' ./internal/...
 
 # The program on the processors, kernels and flash of routers, in QEMU: see board/README.md.
-# The first time it builds a kernel for each, which takes some minutes.
+# The first time it builds a kernel for each, which takes some minutes. Three tests at a
+# time, as each takes one processor and waits now and then.
 ALL_BOARDS := malta-be malta-le armv7 arm64 x86-64
 BOARDS ?= $(ALL_BOARDS)
 boards: openwrt
-	cd board && go vet ./... && BOARDS="$(BOARDS)" ../.ci/gotest -timeout 75m .
+	cd board && go vet ./... && BOARDS="$(BOARDS)" ../.ci/gotest -parallel 3 -timeout 75m .
 
 # All that is tested on one of them: make board BOARD=malta-be. With OPENWRT, the file of
 # an initramfs image of OpenWrt for malta or armsr, the package is installed in that.
