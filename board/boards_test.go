@@ -38,16 +38,22 @@ func each(t *testing.T, test func(t *testing.T, b *machine.Board)) {
 	}
 }
 
-// eachFlash runs a test on those of them that have a flash of their own, and says which
-// have not: a disk stands for it, which the kernel writes to when it likes.
-func eachFlash(t *testing.T, test func(t *testing.T, b *machine.Board)) {
+// eachNOR runs a test on those of them that have NOR flash: a disk stands for it on the
+// others, which the kernel writes to when it likes.
+func eachNOR(t *testing.T, test func(t *testing.T, b *machine.Board)) {
+	t.Helper()
+	eachWith(t, "NOR flash", func(b *machine.Board) bool { return b.Flash == "pflash" }, test)
+}
+
+// eachWith runs a test on those of them that have something, and says which have not.
+func eachWith(t *testing.T, what string, has func(b *machine.Board) bool, test func(t *testing.T, b *machine.Board)) {
 	t.Helper()
 	t.Parallel()
 	tested := 0
 	for _, name := range names() {
 		b := board(t, name)
-		if b.Flash != "pflash" {
-			t.Logf("not run on %s, which has no NOR flash", name)
+		if !has(b) {
+			t.Logf("not run on %s, which has no %s", name, what)
 			continue
 		}
 		tested++
@@ -57,7 +63,7 @@ func eachFlash(t *testing.T, test func(t *testing.T, b *machine.Board)) {
 		})
 	}
 	if tested == 0 {
-		t.Skip("none of these boards has a NOR flash")
+		t.Skip("none of these boards has " + what)
 	}
 }
 

@@ -105,8 +105,8 @@ func count(t *testing.T, b *machine.Board) map[string]int {
 	}
 	cost("tracer signed", signed, less, more)
 	less, _ = least(bytes.Join(lines[:10], nil), 1, verify...)
-	more, _ = least(bytes.Join(lines[:70], nil), 1, verify...)
-	cost("tracer verified", 60, less, more)
+	more, _ = least(bytes.Join(lines[:40], nil), 1, verify...)
+	cost("tracer verified", 30, less, more)
 	return costs
 }
 

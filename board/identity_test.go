@@ -140,7 +140,7 @@ const mostWritten = 8 << 10
 // with what was on the flash after each single write of that: a key whose making was
 // acknowledged is there, and never is there another that does not succeed it.
 func TestKeyOutlivesAPowerCutAtEveryWrite(t *testing.T) {
-	eachFlash(t, func(t *testing.T, b *machine.Board) {
+	eachNOR(t, func(t *testing.T, b *machine.Board) {
 		packets := one(t)
 		o := options(t, b, "overflowd-mini")
 		used(t, b, o)
@@ -269,7 +269,7 @@ func TestKeyOutlivesAFullFlashAndAReboot(t *testing.T) {
 
 // TestKeyIsMadeOnUBIFS, which routers with NAND flash have.
 func TestKeyIsMadeOnUBIFS(t *testing.T) {
-	each(t, func(t *testing.T, b *machine.Board) {
+	eachWith(t, "NAND flash", func(b *machine.Board) bool { return b.NAND }, func(t *testing.T, b *machine.Board) {
 		packets := one(t)
 		m := b.Start(t, options(t, b, "overflowd-mini"))
 		m.MountRoot(b)
@@ -299,7 +299,7 @@ func TestKeyIsMadeOnUBIFS(t *testing.T) {
 
 // TestSteadyStateWritesNothingToTheFlash while the daemon watches, sends and is asked.
 func TestSteadyStateWritesNothingToTheFlash(t *testing.T) {
-	eachFlash(t, func(t *testing.T, b *machine.Board) {
+	eachNOR(t, func(t *testing.T, b *machine.Board) {
 		o := options(t, b, "overflowd-mini")
 		used(t, b, o)
 		logged := logFlash(t, &o)

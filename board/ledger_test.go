@@ -33,7 +33,7 @@ const mostOfLedger = 64 << 10
 // was the last, it knows the keys of the ledger that was written before, or of that one.
 func TestLedgerOutlivesAPowerCutAtEveryWrite(t *testing.T) {
 	const some = 4
-	eachFlash(t, func(t *testing.T, b *machine.Board) {
+	eachNOR(t, func(t *testing.T, b *machine.Board) {
 		o := options(t, b, "overflowd")
 		used(t, b, o)
 		base, err := os.ReadFile(o.Flash)

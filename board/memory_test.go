@@ -45,6 +45,9 @@ func TestMemoryOfAnIdleAndOfAFloodedDaemon(t *testing.T) {
 	each(t, func(t *testing.T, b *machine.Board) {
 		for _, name := range []string{"overflowd-mini", "overflowd"} {
 			for _, memory := range []int{64, 128} {
+				if (name == "overflowd") != (memory == 128) && b.Name != names()[0] {
+					continue // the first board shows each in both, the others in what it is for
+				}
 				t.Run(fmt.Sprintf("%s in %d MiB", name, memory), func(t *testing.T) {
 					flows := most
 					if name != "overflowd-mini" || memory != 64 {

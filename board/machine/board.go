@@ -22,6 +22,7 @@ var Boards = []string{"malta-be", "malta-le", "armv7", "arm64", "x86-64"}
 type Board struct {
 	Name                                          string
 	GoArch, Packages, QEMU, Console, Flash, Cross string
+	NAND                                          bool // its kernel has simulated NAND flash
 
 	dir    string // of the sources of boards
 	kernel func() (string, error)
@@ -56,6 +57,8 @@ func Open(dir, name string) (*Board, error) {
 			b.Console = value
 		case "FLASH":
 			b.Flash = value
+		case "NAND":
+			b.NAND = value == "simulated"
 		case "CROSS":
 			b.Cross = value
 		}
