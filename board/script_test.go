@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,12 +18,20 @@ import (
 	"github.com/overflowd/overflowd/internal/netns"
 )
 
-// script returns the environment and the arguments that the init script starts the
-// daemon with for a configuration, on a router without ujail, and what it makes in
-// /var/run before. It runs in BusyBox ash over the files of the package for this
-// machine, which checks the arguments.
-func script(t testing.TB, configuration string) (env, args, made []string) {
+// scripted is what the init script starts the daemon with, and makes in /var/run before.
+type scripted struct{ env, args, made []string }
+
+// scripts keeps what it did for a configuration.
+var scripts sync.Map
+
+// script returns it for a configuration, on a router without ujail. The init script runs
+// in BusyBox ash over the files of the package for this machine, which checks the
+// arguments.
+func script(t testing.TB, configuration string) *scripted {
 	t.Helper()
+	if s, ok := scripts.Load(configuration); ok {
+		return s.(*scripted)
+	}
 	netns.Need(t, "busybox", "chroot")
 	b := board(t, "x86-64")
 	root, err := b.Unpack(packages, "overflowd")
@@ -63,15 +72,16 @@ func script(t testing.TB, configuration string) (env, args, made []string) {
 	if err != nil || said.Len() > 0 {
 		t.Fatalf("the init script: %v: %s%s", err, out, &said)
 	}
+	s := new(scripted)
 	for part := range strings.SplitSeq(strings.TrimSpace(string(out)), "\n\n") {
 		switch words := strings.Split(part, "\n"); words[0] {
 		case "env":
-			env = words[1:]
+			s.env = words[1:]
 		case "command":
-			args = words[1:]
+			s.args = words[1:]
 		}
 	}
-	if len(args) == 0 {
+	if len(s.args) == 0 {
 		t.Fatalf("the init script starts nothing: %s", out)
 	}
 	entries, err := os.ReadDir(filepath.Join(root, "run"))
@@ -79,15 +89,16 @@ func script(t testing.TB, configuration string) (env, args, made []string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		made = append(made, e.Name())
+		s.made = append(s.made, e.Name())
 	}
-	return env, args, made
+	scripts.Store(configuration, s)
+	return s
 }
 
 // start starts the daemon as the init script does for the configuration, with
 // interfaces and exporters added, and waits until it answers.
 func start(m *machine.Machine, configuration string) *machine.Daemon {
-	env, args, made := script(m.TB(), `config overflowd 'general'
+	s := script(m.TB(), `config overflowd 'general'
 	option enabled '1'
 	list send 'udp'
 	option rate '1/1000'
@@ -96,21 +107,21 @@ config contact 'contact'
 	option email 'abuse@example.net'
 
 `+configuration)
-	for _, name := range made {
+	for _, name := range s.made {
 		m.Do(control.Request{Write: &control.Write{Path: "/run/" + name + "/.made"}})
 	}
-	return startWith(m, env, args...)
+	return startWith(m, s.env, s.args...)
 }
 
 func TestInitScriptMakesArgumentsOfTheConfiguration(t *testing.T) {
-	env, args, _ := script(t, "config overflowd 'general'\n\toption enabled '1'\n\tlist send 'udp'\n\toption memlimit '9'\n"+
+	s := script(t, "config overflowd 'general'\n\toption enabled '1'\n\tlist send 'udp'\n\toption memlimit '9'\n"+
 		"config contact\n\toption identity \"Example's Net, & more\"\n\toption email 'a@example.net'\n"+capturing)
-	if got, want := strings.Join(env, " "), "GOMEMLIMIT=9MiB GOGC=50"; got != want {
+	if got, want := strings.Join(s.env, " "), "GOMEMLIMIT=9MiB GOGC=50"; got != want {
 		t.Errorf("the environment is %q, not %q", got, want)
 	}
 	want := []string{"/usr/bin/overflowd", "--send", "udp", "--contact-email", "a@example.net", "--contact-identity", "Example's Net, & more",
 		"--interface", "eth0:wan", "--state", "/etc/overflowd", "--status", "/var/run/overflowd/status.sock", "--user", "overflowd"}
-	if diff := cmp.Diff(want, args); diff != "" {
+	if diff := cmp.Diff(want, s.args); diff != "" {
 		t.Errorf("the arguments (-want +got):\n%s", diff)
 	}
 }
