@@ -88,17 +88,18 @@ budget: cross
 # time, as each takes one processor and waits now and then.
 ALL_BOARDS := malta-be malta-le armv7 arm64 x86-64
 BOARDS ?= $(ALL_BOARDS)
-boards: openwrt
+boards: packages openwrt
 	cd board && go vet ./... && BOARDS="$(BOARDS)" ../.ci/gotest -parallel 3 -timeout 75m .
 
 # All that is tested on one of them: make board BOARD=malta-be. With OPENWRT, the file of
-# an initramfs image of OpenWrt for malta or armsr, the package is installed in that.
+# an initramfs image of OpenWrt for malta or armsr, the packages are installed in that, and
+# those tests run that need no flash and no kernel of our own.
 board:
 	@test -d "board/$(BOARD)" -a -n "$(BOARD)" || { echo "BOARD is one of $(BOARDS)" >&2; exit 1; }
-	$(if $(OPENWRT),$(MAKE) openwrt && cd board && OPENWRT="$(abspath $(OPENWRT))" BOARDS=$(BOARD) go test -count=1 -tags openwrt -run 'TestOpenWrt$$' -v .,$(MAKE) boards BOARDS=$(BOARD))
+	$(if $(OPENWRT),$(MAKE) openwrt && cd board && OPENWRT="$(abspath $(OPENWRT))" BOARDS=$(BOARD) go test -count=1 -tags openwrt -timeout 60m -run 'TestOpenWrt|TestBoardBoots|TestTracers|TestRecords|TestNothingIsSent' -v .,$(MAKE) boards BOARDS=$(BOARD))
 
 # A prompt in one of them, with the files of the package: make shell BOARD=malta-be
-shell: openwrt
+shell: packages openwrt
 	@test -d "board/$(BOARD)" -a -n "$(BOARD)" || { echo "BOARD is one of $(ALL_BOARDS)" >&2; exit 1; }
 	cd board && go run ./shell $(BOARD)
 

@@ -85,7 +85,14 @@ func board(t testing.TB, name string) *machine.Board {
 	if err != nil {
 		t.Fatal(err)
 	}
-	netns.Need(t, strings.Fields(b.QEMU)[0], "mksquashfs", b.Cross+"gcc")
+	if image := os.Getenv("OPENWRT"); image != "" {
+		netns.Need(t, strings.Fields(b.QEMU)[0])
+		if err := b.UseImage(image, packages); err != nil {
+			t.Fatalf("OPENWRT: %v", err)
+		}
+	} else {
+		netns.Need(t, strings.Fields(b.QEMU)[0], "mksquashfs", b.Cross+"gcc")
+	}
 	boards[name] = b
 	return b
 }
@@ -106,9 +113,13 @@ func squashfs(t testing.TB, b *machine.Board, name string) string {
 	return roots[key]
 }
 
-// options are those of a router of 64 MiB with a package and an empty flash.
+// options are those of a router of 64 MiB with a package and an empty flash, or of an
+// image of OpenWrt with the package.
 func options(t testing.TB, b *machine.Board, name string) machine.Options {
 	t.Helper()
+	if b.Image != "" {
+		return machine.Options{Package: name}
+	}
 	o := machine.Options{Memory: 64, Squashfs: squashfs(t, b, name), Flash: filepath.Join(t.TempDir(), "flash")}
 	if err := b.NewFlash(o.Squashfs, o.Flash); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -226,6 +227,17 @@ func startWith(m *machine.Machine, env []string, args ...string) *machine.Daemon
 		return false
 	})
 	return d
+}
+
+// serve has the init script of an image start the daemon, and waits until it answers.
+func serve(m *machine.Machine) *machine.Daemon {
+	m.Shell("/etc/init.d/overflowd restart")
+	m.Until("the daemon answers", func() bool { return status(m) != nil })
+	pid, err := strconv.Atoi(m.Shell("pidof overflowd"))
+	if err != nil {
+		m.TB().Fatalf("one daemon runs: %v", err)
+	}
+	return m.Service("overflowd", pid)
 }
 
 // capturing is the configuration of a router that captures.

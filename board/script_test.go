@@ -43,6 +43,10 @@ func script(t testing.TB, configuration string) *scripted {
 	if err != nil {
 		t.Fatal(err)
 	}
+	procd, err := os.ReadFile("../internal/pack/testdata/procd.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +56,7 @@ func script(t testing.TB, configuration string) *scripted {
 		t.Fatal(err)
 	}
 	for path, content := range map[string][]byte{
-		"rc.sh": stub, "busybox": program, "etc/config/overflowd": []byte(configuration), "lib/functions/network.sh": nil, "bin/.made": nil,
+		"rc.sh": stub, "procd.sh": procd, "busybox": program, "etc/config/overflowd": []byte(configuration), "lib/functions/network.sh": nil, "bin/.made": nil,
 	} {
 		path = filepath.Join(root, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -95,10 +99,8 @@ func script(t testing.TB, configuration string) *scripted {
 	return s
 }
 
-// start starts the daemon as the init script does for the configuration, with
-// interfaces and exporters added, and waits until it answers.
-func start(m *machine.Machine, configuration string) *machine.Daemon {
-	s := script(m.TB(), `config overflowd 'general'
+// usual is the configuration that the tests add interfaces and exporters to.
+const usual = `config overflowd 'general'
 	option enabled '1'
 	list send 'udp'
 	option rate '1/1000'
@@ -106,7 +108,17 @@ func start(m *machine.Machine, configuration string) *machine.Daemon {
 config contact 'contact'
 	option email 'abuse@example.net'
 
-`+configuration)
+`
+
+// start starts the daemon as the init script does for the configuration, with
+// interfaces and exporters added, and waits until it answers. In an image of OpenWrt
+// that has its own init script do it.
+func start(m *machine.Machine, configuration string) *machine.Daemon {
+	if m.Image() {
+		m.Do(control.Request{Write: &control.Write{Path: "/etc/config/overflowd", Data: []byte(usual + configuration), Mode: 0o644}})
+		return serve(m)
+	}
+	s := script(m.TB(), usual+configuration)
 	for _, name := range s.made {
 		m.Do(control.Request{Write: &control.Write{Path: "/run/" + name + "/.made"}})
 	}

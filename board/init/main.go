@@ -4,7 +4,8 @@
 
 // Init is the first program of a board. It mounts what a router has mounted and does
 // what a test asks for: see package control. With shell=ROM,DATA on the kernel's
-// command line it gives a prompt at the console in place of that.
+// command line it gives a prompt at the console in place of that. Init agent ADDRESS does
+// what a test asks for by TCP, in a system that has an init of its own.
 package main
 
 import (
@@ -12,6 +13,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,7 +36,11 @@ func main() {
 		}
 		return
 	}
-	if err := run(); err != nil {
+	start := run
+	if len(os.Args) == 3 && os.Args[1] == "agent" {
+		start = func() error { return agent(os.Args[2]) }
+	}
+	if err := start(); err != nil {
 		fmt.Printf("init: %v\n", err)
 	}
 	halt()
@@ -67,6 +74,23 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	return serve(port)
+}
+
+func agent(address string) error {
+	// What is started leaves what it says there.
+	if err := os.MkdirAll("/run", 0o755); err != nil {
+		return err
+	}
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	return serve(c)
+}
+
+// serve does what is asked for until it is to halt.
+func serve(port io.ReadWriter) error {
 	s := &server{out: json.NewEncoder(port), processes: map[int]*exec.Cmd{}}
 	in := json.NewDecoder(port)
 	s.out.Encode(&control.Answer{}) // ready

@@ -25,6 +25,7 @@ func link(l *control.Link) error {
 	}
 	// Without it an address of IPv6 is not to be used for a second or two.
 	os.WriteFile("/proc/sys/net/ipv6/conf/"+l.Name+"/accept_dad", []byte("0"), 0)
+	os.WriteFile("/proc/sys/net/ipv6/conf/"+l.Name+"/disable_ipv6", []byte("0"), 0) // OpenWrt's own network leaves it so
 	os.WriteFile("/proc/sys/net/ipv6/conf/"+l.Name+"/router_solicitations", []byte("0"), 0)
 	i, err := netlink.LinkByName(l.Name)
 	if err != nil {

@@ -24,9 +24,14 @@ type Board struct {
 	GoArch, Packages, QEMU, Console, Flash, Cross string
 	NAND                                          bool // its kernel has simulated NAND flash
 
-	dir    string // of the sources of boards
-	kernel func() (string, error)
-	init   func() (string, error)
+	// Image is of OpenWrt, if it is to boot that: see UseImage.
+	Image string
+
+	dir      string // of the sources of boards
+	packages string // to install in the image
+	kernel   func() (string, error)
+	init     func() (string, error)
+	agent    func() (string, error)
 }
 
 // Open reads the description of a board below the folder dir, that of boards.
@@ -65,6 +70,7 @@ func Open(dir, name string) (*Board, error) {
 	}
 	b.kernel = sync.OnceValues(b.buildKernel)
 	b.init = sync.OnceValues(b.buildInit)
+	b.agent = sync.OnceValues(b.buildAgent)
 	return b, nil
 }
 
@@ -110,6 +116,16 @@ func (b *Board) initWith(others map[string]string) (string, error) {
 	}
 	image := filepath.Join(dir, "initramfs")
 	return image, initramfs(image, files)
+}
+
+// buildAgent returns init, which is to run in an image of OpenWrt.
+func (b *Board) buildAgent() (string, error) {
+	dir, err := os.MkdirTemp("", "overflowd-agent")
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "agent")
+	return program, b.build("init", program)
 }
 
 func (b *Board) build(what, out string) error {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -36,6 +37,11 @@ type Options struct {
 	// Date is that of the hardware's clock, as 1970-01-02, which is the guest's then;
 	// else the guest's is set.
 	Date string
+	// Package is installed in an image of OpenWrt, in which Memory is at least
+	// 256 and there is no flash. OwnNetwork leaves it its network and firewall:
+	// the interface of Networks is its WAN then.
+	Package    string
+	OwnNetwork bool
 }
 
 // A Network is one that the guest has an interface in: the tap of that name is made in
@@ -53,6 +59,10 @@ type Machine struct {
 	console *console
 	conn    net.Conn
 	done    chan error // has room for its end
+	// Of an image: what its console reads, and how many lines we had it run.
+	image    bool
+	keyboard io.Writer
+	lines    int
 	// Boot is how long it took until init answered.
 	Boot time.Duration
 	// Limit is how long an answer may take: a guest that hangs ends the test, and
@@ -87,7 +97,11 @@ const (
 // Start boots a board, and waits for init. It ends with the test.
 func (b *Board) Start(t testing.TB, o Options) *Machine {
 	t.Helper()
-	m, err := b.start(t, o)
+	start := b.start
+	if b.Image != "" {
+		start = b.startImage
+	}
+	m, err := start(t, o)
 	if err != nil {
 		t.Fatalf("boot %s: %v", b.Name, err)
 	}
@@ -161,13 +175,7 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 	if err := m.process.Start(); err != nil {
 		return nil, err
 	}
-	go func() { m.done <- m.process.Wait(); conn.Close() }()
-	t.Cleanup(func() {
-		m.Cut()
-		if t.Failed() {
-			t.Logf("the console of %s:\n%s", b.Name, m.console)
-		}
-	})
+	m.watch(b)
 	m.Client = control.NewClient(conn)
 	if _, err := m.Ask(control.Request{}); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, strings.Join(args, " "))
@@ -177,6 +185,17 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 		_, err = m.Ask(control.Request{Clock: time.Now().Unix()})
 	}
 	return m, err
+}
+
+// watch waits for the end of the machine, which is that of the test at the latest.
+func (m *Machine) watch(b *Board) {
+	go func() { m.done <- m.process.Wait() }()
+	m.t.Cleanup(func() {
+		m.Cut()
+		if m.t.Failed() {
+			m.t.Logf("the console of %s:\n%s", b.Name, m.console)
+		}
+	})
 }
 
 // MAC returns the address of interface i.
@@ -205,7 +224,9 @@ func openTap(n Network) (f *os.File, err error) {
 // Cut ends it as a power cut does.
 func (m *Machine) Cut() {
 	m.process.Process.Kill()
-	m.conn.Close()
+	if m.conn != nil {
+		m.conn.Close()
+	}
 	select {
 	case err := <-m.done:
 		m.done <- err
@@ -268,6 +289,9 @@ func (b *Board) flashes() (rom, data string) {
 // MountRoot mounts the squashfs and, over it, the flash, as a router does, at Root.
 func (m *Machine) MountRoot(b *Board) {
 	m.t.Helper()
+	if m.image { // has its own
+		return
+	}
 	for _, w := range control.RootMounts(b.flashes()) {
 		m.Do(control.Request{Mount: &w})
 	}
@@ -288,7 +312,7 @@ func (m *Machine) Run(args ...string) string {
 func (m *Machine) StartDaemon(env []string, args ...string) *Daemon {
 	m.t.Helper()
 	a := m.Do(control.Request{Run: &control.Run{Root: Root, Args: args, Env: env, Start: true}})
-	return &Daemon{m, a.Pid}
+	return &Daemon{m: m, Pid: a.Pid}
 }
 
 // Read returns a file of the guest.
@@ -301,17 +325,34 @@ func (m *Machine) Read(path string) string {
 type Daemon struct {
 	m   *Machine
 	Pid int
+	// Of an image: the name of its init script.
+	service string
 }
 
-// Err returns what it said on standard error.
-func (d *Daemon) Err() string { d.m.t.Helper(); return d.m.Read(fmt.Sprintf("/run/%d.err", d.Pid)) }
+// Service is a daemon that the init script of an image runs.
+func (m *Machine) Service(name string, pid int) *Daemon { return &Daemon{m, pid, name} }
+
+// Err returns what it said on standard error, or to the log.
+func (d *Daemon) Err() string {
+	d.m.t.Helper()
+	if d.service != "" {
+		return d.m.Shell("logread -e " + d.service + " || true")
+	}
+	return d.m.Read(fmt.Sprintf("/run/%d.err", d.Pid))
+}
 
 // Out returns what it said on standard output.
 func (d *Daemon) Out() string { d.m.t.Helper(); return d.m.Read(fmt.Sprintf("/run/%d.out", d.Pid)) }
 
-// Stop ends it by a signal, and returns its exit code.
+// Stop ends it by a signal, and returns its exit code. The init script ends it by
+// SIGTERM, and nobody tells the code.
 func (d *Daemon) Stop(signal unix.Signal) int {
 	d.m.t.Helper()
+	if d.service != "" {
+		d.m.Shell("/etc/init.d/" + d.service + " stop")
+		d.m.Until(d.service+" ends", func() bool { return d.m.Shell("pidof "+d.service+" || true") == "" })
+		return 0
+	}
 	return d.m.Do(control.Request{Kill: &control.Kill{Pid: d.Pid, Signal: int(signal), Wait: true}}).Code
 }
 
