@@ -166,7 +166,7 @@ return view.extend({
 		s.tab('memory', _('Memory'));
 
 		o = s.taboption('general', form.Flag, 'enabled', _('Run'),
-			_('Nothing else here has an effect before. On a small router it takes 5 to 9 MB of memory, most where it captures in a flood. Only the signing key is written to flash, once, unless tracers are received.'));
+			_('Nothing else here has an effect before. On a small router it takes 5 to 10 MB of memory, most where it captures in a flood. Only the signing key is written to flash, once, unless tracers are received.'));
 		o.datatype = 'bool';
 		o.rmempty = false;
 		o.validate = function(section_id, enabled) {
