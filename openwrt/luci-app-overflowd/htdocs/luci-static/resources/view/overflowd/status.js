@@ -227,9 +227,9 @@ function merge(series, n) {
 	return merged;
 }
 
-// chart draws bars of series on each other over time. options: label, end and
-// interval in seconds, what of the last interval has passed, unit, whole for counts,
-// rate for what is divided by time.
+// chart draws bars of series on each other over time. options: label, end of the last
+// interval, now, interval and what of the last one has passed in seconds, unit, whole
+// for counts, rate for what is divided by time.
 function chart(node, series, options) {
 	const width = Math.max(node.clientWidth || 0, 240), height = 180;
 	const left = 48, right = 8, top = 22, bottom = 22;
@@ -283,7 +283,7 @@ function chart(node, series, options) {
 
 	for (let i = 0; i < n; i++) {
 		const until = options.end - (n - 1 - i) * seconds;
-		const words = [ dateTime(until - seconds).substring(0, 16) + ' - ' + clockTime(until) ];
+		const words = [ dateTime(until - seconds).substring(0, 16) + ' - ' + clockTime(Math.min(until, options.now)) ];
 		const g = svg('g', {});
 		let base = 0;
 
@@ -786,8 +786,8 @@ return view.extend({
 				made.push({ name: _('held back: %s').format(r[2]), colour: r[1], values: values });
 		});
 
-		const passed = (h.end - this.status.time + this.status.uptime) % h.interval;
-		const options = { end: h.end, interval: h.interval, passed: Math.max(passed, 1) };
+		const passed = Math.max((h.end - this.status.time + this.status.uptime) % h.interval, 1);
+		const options = { end: h.end - passed + h.interval, now: h.end, interval: h.interval, passed: passed };
 
 		chart(nodes.packets, seen, Object.assign({ label: _('Packets seen over time'), unit: _('packets a second, over %s each'), rate: true }, options));
 		dom.content(nodes.packetsLegend, legend(seen).concat(h.bytes ? [ E('span', {}, [ _('Traffic: %s').format(bytes(total(h.bytes))) ]) ] : []));
