@@ -32,7 +32,7 @@ func TestOpenWrt(t *testing.T) {
 				wan.guest = m
 				wan.up("11.0.0.2/24")
 				t.Log(m.Shell("cat /etc/openwrt_release; uname -a; overflowd --version"))
-				m.Shell("uci set network.wan=interface; uci set network.wan.device=eth1; uci set network.wan.proto=static; uci set network.wan.ipaddr=" + outer +
+				m.Shell("uci set network.wan.proto=static; uci set network.wan.ipaddr=" + outer +
 					"; uci set network.wan.netmask=255.255.255.0; uci set network.wan.gateway=11.0.0.2; uci commit network; /etc/init.d/network reload")
 				m.Until("the WAN is up", func() bool { return strings.Contains(m.Shell("ifstatus wan || true"), `"up": true`) })
 				if m.Shell("pidof overflowd || true") != "" {

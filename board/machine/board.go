@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -24,8 +25,10 @@ type Board struct {
 	GoArch, Packages, QEMU, Console, Flash, Cross string
 	NAND                                          bool // its kernel has simulated NAND flash
 
-	// Image is of OpenWrt, if it is to boot that: see UseImage.
-	Image string
+	// Image is of OpenWrt, if it is to boot that: see UseImage. It has a driver for
+	// the ImageCard, and the interface eth ImageLAN is its LAN's.
+	Image, ImageCard string
+	ImageLAN         int
 
 	dir      string // of the sources of boards
 	packages string // to install in the image
@@ -44,7 +47,7 @@ func Open(dir, name string) (*Board, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no such board: %w", err)
 	}
-	b := &Board{Name: name, dir: dir}
+	b := &Board{Name: name, dir: dir, ImageCard: "virtio-net-pci"}
 	for line := range strings.Lines(string(text)) {
 		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
 		if !ok || strings.HasPrefix(key, "#") {
@@ -64,6 +67,12 @@ func Open(dir, name string) (*Board, error) {
 			b.Flash = value
 		case "NAND":
 			b.NAND = value == "simulated"
+		case "OPENWRT_CARD":
+			b.ImageCard = value
+		case "OPENWRT_LAN":
+			if b.ImageLAN, err = strconv.Atoi(value); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
 		case "CROSS":
 			b.Cross = value
 		}

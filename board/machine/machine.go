@@ -39,7 +39,7 @@ type Options struct {
 	Date string
 	// Package is installed in an image of OpenWrt, in which Memory is at least
 	// 256 and there is no flash. OwnNetwork leaves it its network and firewall:
-	// the interface of Networks is its WAN then.
+	// what there is one of in Networks is at its WAN then.
 	Package    string
 	OwnNetwork bool
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,8 @@ import (
 
 // The network at which an image of OpenWrt, whose LAN is at 192.168.1.1, and the host
 // talk. QEMU has it, and passes what goes to the host's address to the host's loopback.
+// Which interface is LAN, and which network card there is a driver for, differs by target:
+// see etc/board.d/02_network and DEFAULT_PACKAGES of target/linux/malta and armsr.
 const (
 	lan     = "192.168.1.0/24"
 	lanHost = "192.168.1.2"
@@ -71,16 +74,9 @@ func (b *Board) startImage(t testing.TB, o Options) (*Machine, error) {
 
 	args := append(strings.Fields(b.QEMU), "-m", fmt.Sprint(max(o.Memory, imageMemory)), "-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", b.Image, "-serial", "stdio", "-device", "virtio-rng-pci")
-	card := func(backend string, i int) {
-		args = append(args, "-netdev", fmt.Sprintf("%s,id=net%d", backend, i), "-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%s", i, MAC(i)))
-	}
-	// The interface that the host is at is the first, OpenWrt's LAN, or the last.
-	taps, host := 0, len(o.Networks)
-	if o.OwnNetwork {
-		taps, host = 1, 0
-		card("user,net="+lan+",host="+lanHost, host)
-	}
+	// The interface that the host is at is OpenWrt's LAN, or the last one.
 	var opened []*os.File
+	var cards []string
 	for i, n := range o.Networks {
 		tap, err := openTap(n)
 		if err != nil {
@@ -88,10 +84,14 @@ func (b *Board) startImage(t testing.TB, o Options) (*Machine, error) {
 		}
 		defer tap.Close()
 		opened = append(opened, tap)
-		card(fmt.Sprintf("tap,fd=%d", 3+i), taps+i)
+		cards = append(cards, fmt.Sprintf("tap,fd=%d", 3+i))
 	}
-	if !o.OwnNetwork {
-		card("user,net="+lan+",host="+lanHost, host)
+	host := len(cards)
+	if o.OwnNetwork {
+		host = b.ImageLAN
+	}
+	for i, backend := range slices.Insert(cards, host, "user,net="+lan+",host="+lanHost) {
+		args = append(args, "-netdev", fmt.Sprintf("%s,id=net%d", backend, i), "-device", fmt.Sprintf("%s,netdev=net%d,romfile=,mac=%s", b.ImageCard, i, MAC(i)))
 	}
 	if o.Date != "" {
 		args = append(args, "-rtc", "base="+o.Date)
@@ -108,9 +108,9 @@ func (b *Board) startImage(t testing.TB, o Options) (*Machine, error) {
 	}
 	m.watch(b)
 
-	m.said(0, "press Enter to activate this console")
+	at := m.said(0, "press Enter to activate this console")
 	fmt.Fprintln(m.keyboard)
-	m.said(0, ":/#")
+	m.said(m.said(at, "root@"), "# ")
 	m.Boot = time.Since(began)
 	m.Shell("dmesg -n 1")
 	if o.OwnNetwork {
@@ -179,16 +179,17 @@ func (m *Machine) said(from int, words string) int {
 func (m *Machine) Shell(line string) string {
 	m.t.Helper()
 	m.lines++
+	begin, end := fmt.Sprintf("begin-%d:", 2*m.lines), fmt.Sprintf("end-%d:", 2*m.lines)
 	from := len(m.Console())
-	// The echo of the line has no number at that place.
-	fmt.Fprintf(m.keyboard, "{ %s; }; echo \"end-%d:\"$?\n", line, m.lines)
-	marker := fmt.Sprintf("\nend-%d:", m.lines)
-	at := m.said(from, marker)
-	end := m.said(at, "\n")
+	// The shell shows the line as it is typed, in which these numbers are not.
+	fmt.Fprintf(m.keyboard, "echo begin-$((2*%d)):; { %s; }; echo end-$((2*%[1]d)):$?\n", m.lines, line)
+	from = m.said(from, begin)
+	to := m.said(from, end)
+	last := m.said(to, "\n")
 	text := m.Console()
-	_, out, _ := strings.Cut(text[from:at-len(marker)]+"\n", "\n")
-	if code := strings.TrimSpace(text[at:end]); code != "0" {
+	out := strings.TrimSpace(strings.ReplaceAll(text[from:to-len(end)], "\r", ""))
+	if code := strings.TrimSpace(text[to:last]); code != "0" {
 		m.t.Fatalf("%s: exit %s: %s", line, code, out)
 	}
-	return strings.TrimSpace(strings.ReplaceAll(out, "\r", ""))
+	return out
 }
