@@ -89,7 +89,7 @@ budget: cross
 ALL_BOARDS := malta-be malta-le armv7 arm64 x86-64
 BOARDS ?= $(ALL_BOARDS)
 boards: packages openwrt
-	cd board && go vet ./... && BOARDS="$(BOARDS)" ../.ci/gotest -parallel 3 -timeout 75m .
+	cd board && go vet ./... && BOARDS="$(BOARDS)" ../.ci/gotest -parallel 100 -timeout 75m .
 
 # All that is tested on one of them: make board BOARD=malta-be. With OPENWRT, the file of
 # an initramfs image of OpenWrt for malta or armsr, the packages are installed in that, and

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/overflowd/overflowd/board/machine"
 	"github.com/overflowd/overflowd/internal/netns"
@@ -26,16 +27,10 @@ func names() []string {
 	return machine.Boards
 }
 
-// each runs a test on all boards, beside other tests: a board takes one processor.
+// each runs a test on all boards.
 func each(t *testing.T, test func(t *testing.T, b *machine.Board)) {
 	t.Helper()
-	t.Parallel()
-	for _, name := range names() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, board(t, name))
-		})
-	}
+	eachWith(t, "", func(*machine.Board) bool { return true }, test)
 }
 
 // eachNOR runs a test on those of them that have NOR flash: a disk stands for it on the
@@ -45,10 +40,12 @@ func eachNOR(t *testing.T, test func(t *testing.T, b *machine.Board)) {
 	eachWith(t, "NOR flash", func(b *machine.Board) bool { return b.Flash == "pflash" }, test)
 }
 
-// eachWith runs a test on those of them that have something, and says which have not.
+// eachWith runs a test on those of them that have something, and says which have not. It
+// runs beside those of other boards, as soon as its board has a kernel.
 func eachWith(t *testing.T, what string, has func(b *machine.Board) bool, test func(t *testing.T, b *machine.Board)) {
 	t.Helper()
 	t.Parallel()
+	kernels(t)
 	tested := 0
 	for _, name := range names() {
 		b := board(t, name)
@@ -59,12 +56,54 @@ func eachWith(t *testing.T, what string, has func(b *machine.Board) bool, test f
 		tested++
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			<-ready[name]
+			defer turn()()
 			test(t, b)
 		})
 	}
 	if tested == 0 {
 		t.Skip("none of these boards has " + what)
 	}
+}
+
+// A board takes one processor, and waits now and then.
+var turns = make(chan bool, 3)
+
+// turn waits for one, and returns what ends it. go test would count those that wait for
+// a kernel, and is told to run all at a time.
+func turn() (end func()) {
+	turns <- true
+	return func() { <-turns }
+}
+
+// pause sleeps in a turn, and lets others have theirs.
+func pause(d time.Duration) {
+	<-turns
+	time.Sleep(d)
+	turns <- true
+}
+
+// ready tells that the kernel of a board is built, or cannot be: its tests say so.
+var ready = map[string]chan bool{}
+
+// kernels builds those of all boards, one by one, while those are tested that have one.
+func kernels(t *testing.T) {
+	mu.Lock()
+	defer mu.Unlock()
+	if len(ready) > 0 {
+		return
+	}
+	for _, name := range names() {
+		ready[name] = make(chan bool)
+	}
+	go func() {
+		for _, name := range names() {
+			if b, err := machine.Open(".", name); err == nil && os.Getenv("OPENWRT") == "" {
+				b.Kernel()
+			}
+			close(ready[name])
+		}
+	}()
 }
 
 // boards keeps what was built for one, and roots the files of roots.

@@ -48,7 +48,7 @@ func TestLedgerOutlivesAPowerCutAtEveryWrite(t *testing.T) {
 		since := time.Now()
 		n.tell(some)
 		before := logged()
-		time.Sleep(time.Minute - time.Since(since)) // the daemon does not write before
+		pause(time.Minute - time.Since(since)) // the daemon does not write before
 		written := func() int {
 			was := -1
 			m.Until("the ledger is written", func() bool {
@@ -88,6 +88,7 @@ func TestLedgerOutlivesAPowerCutAtEveryWrite(t *testing.T) {
 		for _, c := range cuts {
 			t.Run(fmt.Sprintf("cut after write %d of %d", c.after-first, replaced-first), func(t *testing.T) {
 				t.Parallel()
+				defer turn()()
 				m := b.Start(t, c.options(t, o))
 				m.MountRoot(b)
 				m.Do(control.Request{Link: &control.Link{Name: "eth0", Dummy: true, Addresses: []string{router4 + "/24"}}})
