@@ -57,7 +57,7 @@ func eachWith(t *testing.T, what string, has func(b *machine.Board) bool, test f
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			<-ready[name]
-			defer turn()()
+			defer turn(t)()
 			test(t, b)
 		})
 	}
@@ -69,11 +69,15 @@ func eachWith(t *testing.T, what string, has func(b *machine.Board) bool, test f
 // A board takes one processor, and waits now and then.
 var turns = make(chan bool, 3)
 
-// turn waits for one, and returns what ends it. go test would count those that wait for
-// a kernel, and is told to run all at a time.
-func turn() (end func()) {
+// turn waits for one, and returns what ends it and tells how long it was. go test would
+// count those that wait for a kernel, and is told to run all at a time.
+func turn(t testing.TB) (end func()) {
 	turns <- true
-	return func() { <-turns }
+	began := time.Now()
+	return func() {
+		<-turns
+		t.Logf("took %.1f s", time.Since(began).Seconds())
+	}
 }
 
 // pause sleeps in a turn, and lets others have theirs.

@@ -185,7 +185,7 @@ func TestKeyOutlivesAPowerCutAtEveryWrite(t *testing.T) {
 		for _, c := range cuts {
 			t.Run(fmt.Sprintf("cut after write %d of %d", c.after-before, rotated-before), func(t *testing.T) {
 				t.Parallel()
-				defer turn()()
+				defer turn(t)()
 				m := b.Start(t, c.options(t, o))
 				m.MountRoot(b)
 				got := shown(t, m)

@@ -88,7 +88,7 @@ func TestLedgerOutlivesAPowerCutAtEveryWrite(t *testing.T) {
 		for _, c := range cuts {
 			t.Run(fmt.Sprintf("cut after write %d of %d", c.after-first, replaced-first), func(t *testing.T) {
 				t.Parallel()
-				defer turn()()
+				defer turn(t)()
 				m := b.Start(t, c.options(t, o))
 				m.MountRoot(b)
 				m.Do(control.Request{Link: &control.Link{Name: "eth0", Dummy: true, Addresses: []string{router4 + "/24"}}})
