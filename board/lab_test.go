@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -233,11 +232,7 @@ func startWith(m *machine.Machine, env []string, args ...string) *machine.Daemon
 func serve(m *machine.Machine) *machine.Daemon {
 	m.Shell("/etc/init.d/overflowd restart")
 	m.Until("the daemon answers", func() bool { return status(m) != nil })
-	pid, err := strconv.Atoi(m.Shell("pidof overflowd"))
-	if err != nil {
-		m.TB().Fatalf("one daemon runs: %v", err)
-	}
-	return m.Service("overflowd", pid)
+	return m.Service("overflowd")
 }
 
 // capturing is the configuration of a router that captures.

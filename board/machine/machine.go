@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -329,8 +330,28 @@ type Daemon struct {
 	service string
 }
 
-// Service is a daemon that the init script of an image runs.
-func (m *Machine) Service(name string, pid int) *Daemon { return &Daemon{m, pid, name} }
+// Service is the daemon in /usr/bin that the init script of an image runs.
+func (m *Machine) Service(name string) *Daemon {
+	m.t.Helper()
+	pids := m.Serving(name)
+	if len(pids) != 1 {
+		m.t.Fatalf("%d of %s run", len(pids), name)
+	}
+	return &Daemon{m, pids[0], name}
+}
+
+// Serving returns the processes of a daemon. (pidof names threads, and the init script.)
+func (m *Machine) Serving(name string) (pids []int) {
+	m.t.Helper()
+	for word := range strings.FieldsSeq(m.Shell("for i in /proc/[0-9]*; do [ \"$(readlink $i/exe)\" != /usr/bin/" + name + " ] || echo ${i##*/}; done")) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
+}
 
 // Err returns what it said on standard error, or to the log.
 func (d *Daemon) Err() string {
@@ -350,7 +371,7 @@ func (d *Daemon) Stop(signal unix.Signal) int {
 	d.m.t.Helper()
 	if d.service != "" {
 		d.m.Shell("/etc/init.d/" + d.service + " stop")
-		d.m.Until(d.service+" ends", func() bool { return d.m.Shell("pidof "+d.service+" || true") == "" })
+		d.m.Until(d.service+" ends", func() bool { return len(d.m.Serving(d.service)) == 0 })
 		return 0
 	}
 	return d.m.Do(control.Request{Kill: &control.Kill{Pid: d.Pid, Signal: int(signal), Wait: true}}).Code

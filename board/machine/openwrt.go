@@ -113,8 +113,10 @@ func (b *Board) startImage(t testing.TB, o Options) (*Machine, error) {
 	m.said(m.said(at, "root@"), "# ")
 	m.Boot = time.Since(began)
 	m.Shell("dmesg -n 1")
+	// The console comes before the services.
+	m.Shell("for i in $(seq 180); do ubus list | grep -q '^network.interface$' && break; sleep 1; done")
 	if o.OwnNetwork {
-		m.Shell("for i in $(seq 60); do ifstatus lan | grep -q '\"up\": true' && break; sleep 1; done; ip addr show")
+		m.Shell("for i in $(seq 180); do ifstatus lan | grep -q '\"up\": true' && break; sleep 1; done; ip addr show")
 	} else {
 		m.Shell("/etc/init.d/firewall stop; /etc/init.d/network stop; true")
 		m.Shell(fmt.Sprintf("for i in /sys/class/net/eth*; do [ $(cat $i/address) != %s ] || name=${i##*/}; done; "+
