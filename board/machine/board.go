@@ -24,6 +24,7 @@ type Board struct {
 	Name                                          string
 	GoArch, Packages, QEMU, Console, Flash, Cross string
 	NAND                                          bool // its kernel has simulated NAND flash
+	MMIO                                          bool // virtio devices are at addresses that the device tree has, and not at PCI
 
 	// Image is of OpenWrt, if it is to boot that: see UseImage. It has a driver for
 	// the ImageCard, and the interface eth ImageLAN is its LAN's.
@@ -65,6 +66,8 @@ func Open(dir, name string) (*Board, error) {
 			b.Console = value
 		case "FLASH":
 			b.Flash = value
+		case "VIRTIO":
+			b.MMIO = value == "mmio"
 		case "NAND":
 			b.NAND = value == "simulated"
 		case "OPENWRT_CARD":

@@ -114,7 +114,7 @@ func (b *Board) command(kernel, init, extra string, o *Options) []string {
 	args := append(strings.Fields(b.QEMU), "-m", fmt.Sprint(o.Memory), "-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(kernel, "kernel"), "-initrd", init,
 		"-append", strings.TrimSpace(fmt.Sprintf("console=%s quiet panic=-1 reboot=t %s %s", b.Console, b.partitions(), extra)),
-		"-device", "virtio-rng-pci")
+		"-device", b.virtio("rng", 2))
 	flash := "driver=file,filename=" + o.Flash
 	if o.FlashLog != "" {
 		flash = "driver=blklogwrites,log-super-update-interval=1,file.driver=file,file.filename=" + o.Flash + ",log.driver=file,log.filename=" + o.FlashLog
@@ -125,8 +125,25 @@ func (b *Board) command(kernel, init, extra string, o *Options) []string {
 		return append(args, "-drive", "if=pflash,"+flash)
 	}
 	return append(args,
-		"-drive", "if=none,id=root,format=raw,readonly=on,file="+o.Squashfs, "-device", "virtio-blk-pci,drive=root",
-		"-drive", "if=none,id=flash,"+flash, "-device", "virtio-blk-pci,drive=flash")
+		"-drive", "if=none,id=root,format=raw,readonly=on,file="+o.Squashfs, "-device", b.virtio("blk", 0)+",drive=root",
+		"-drive", "if=none,id=flash,"+flash, "-device", b.virtio("blk", 1)+",drive=flash")
+}
+
+// virtio names a virtio device of QEMU; the guest finds them in the order of their places.
+func (b *Board) virtio(kind string, place int) string {
+	if b.MMIO {
+		return fmt.Sprintf("virtio-%s-device,bus=virtio-mmio-bus.%d", kind, place)
+	}
+	return "virtio-" + kind + "-pci"
+}
+
+// card is the network card eth n without its host's end; one at PCI would load a ROM.
+func (b *Board) card(n int) string {
+	name := b.virtio("net", 4+n)
+	if !b.MMIO {
+		name += ",romfile="
+	}
+	return name
 }
 
 func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
@@ -150,7 +167,7 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 		return nil, err
 	}
 	args := append(b.command(kernel, init, "", &o), "-serial", "stdio",
-		"-chardev", "socket,id=control,fd=3", "-device", "virtio-serial-pci",
+		"-chardev", "socket,id=control,fd=3", "-device", b.virtio("serial", 3),
 		"-device", "virtserialport,chardev=control,name="+control.Port)
 	files := []*os.File{theirs}
 	for i, n := range o.Networks {
@@ -161,7 +178,7 @@ func (b *Board) start(t testing.TB, o Options) (*Machine, error) {
 		defer tap.Close()
 		files = append(files, tap)
 		args = append(args, "-netdev", fmt.Sprintf("tap,id=net%d,fd=%d", i, 3+i+1),
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%s", i, MAC(i)))
+			"-device", fmt.Sprintf("%s,netdev=net%d,mac=%s", b.card(i), i, MAC(i)))
 	}
 	switch {
 	case o.ICount:

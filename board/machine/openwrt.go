@@ -114,9 +114,9 @@ func (b *Board) startImage(t testing.TB, o Options) (*Machine, error) {
 	m.Boot = time.Since(began)
 	m.Shell("dmesg -n 1")
 	// The console comes before the services.
-	m.Shell("for i in $(seq 180); do ubus list | grep -q '^network.interface$' && break; sleep 1; done")
+	m.await("ubus list | grep -q '^network.interface$'")
 	if o.OwnNetwork {
-		m.Shell("for i in $(seq 180); do ifstatus lan | grep -q '\"up\": true' && break; sleep 1; done; ip addr show")
+		m.await("ifstatus lan | grep -q '\"up\": true'")
 	} else {
 		m.Shell("/etc/init.d/firewall stop; /etc/init.d/network stop; true")
 		m.Shell(fmt.Sprintf("for i in /sys/class/net/eth*; do [ $(cat $i/address) != %s ] || name=${i##*/}; done; "+
@@ -174,6 +174,13 @@ func (m *Machine) said(from int, words string) int {
 	}
 	m.t.Fatalf("the console does not say %q", words)
 	return 0
+}
+
+// await waits until a command of the image's shell succeeds; the test ends when that takes
+// three minutes.
+func (m *Machine) await(command string) {
+	m.t.Helper()
+	m.Shell("(for i in $(seq 180); do " + command + " && exit; sleep 1; done; echo three minutes are over; exit 1)")
 }
 
 // Shell has the shell at the serial console of an image run a line, and returns what it

@@ -41,7 +41,7 @@ func (b *Board) Shell(packages, name string) error {
 	}
 	rom, data := b.flashes()
 	args := append(b.command(kernel, init, fmt.Sprintf("shell=%s,%s", rom, data), o), "-serial", "mon:stdio",
-		"-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile=")
+		"-netdev", "user,id=net0", "-device", b.card(0)+",netdev=net0")
 	c := exec.Command(args[0], args[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return c.Run()
