@@ -216,8 +216,8 @@ func TestOnlyTheKernelAnswers(t *testing.T) {
 		defer unix.Close(fd)
 		for i := range uint32(5) {
 			m := netlink.Message{
-				Header: netlink.Header{Length: uint32(16 + len(messages[0].payload)), Type: typeNew, Sequence: last.Header.Sequence + i, PID: c.conn.PID()},
-				Data:   messages[0].payload,
+				Header: netlink.Header{Length: uint32(16 + len(messages[0].Payload)), Type: typeNew, Sequence: last.Header.Sequence + i, PID: c.conn.PID()},
+				Data:   messages[0].Payload,
 			}
 			b, err := m.MarshalBinary()
 			if err != nil {

@@ -25,6 +25,7 @@ import (
 	"errors"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/nlmsg"
 )
 
 // The package's errors.
@@ -35,7 +36,7 @@ var (
 	// connections may be missing or have come twice.
 	ErrInconsistent = errors.New("the connections changed while they were read")
 	// ErrFormat: a message of the kernel is not what this package describes.
-	ErrFormat = errors.New("malformed connection tracking message")
+	ErrFormat = nlmsg.ErrFormat
 	// ErrMissing: the kernel has no connection tracking or does not tell of it.
 	ErrMissing = errors.New("the kernel has no connection tracking: are nf_conntrack and nf_conntrack_netlink loaded?")
 )

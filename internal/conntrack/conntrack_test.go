@@ -126,7 +126,7 @@ func TestTheKernelAnswersAsReverseDoes(t *testing.T) {
 		kinds := make(map[uint8]int)
 		for _, m := range messages {
 			var e Entry
-			if parse(m.payload, &e) != nil {
+			if parse(m.Payload, &e) != nil {
 				continue
 			}
 			k := e.Original

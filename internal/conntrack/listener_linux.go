@@ -11,6 +11,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/overflowd/overflowd/internal/nlmsg"
 )
 
 const (
@@ -78,16 +80,16 @@ func (l *Listener) Receive(f func(*Entry)) error {
 
 func (l *Listener) decode(b []byte, f func(*Entry)) {
 	for len(b) > 0 {
-		var m message
+		var m nlmsg.Message
 		var err error
-		if m, b, err = cutMessage(b); err != nil {
+		if m, b, err = nlmsg.Cut(b); err != nil {
 			l.malformed.Add(1)
 			return
 		}
-		if m.kind != typeDestroy {
+		if m.Kind != typeDestroy {
 			continue
 		}
-		if parse(m.payload, &l.entry) != nil {
+		if parse(m.Payload, &l.entry) != nil {
 			l.malformed.Add(1)
 			continue
 		}

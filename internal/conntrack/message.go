@@ -4,24 +4,16 @@ package conntrack
 
 import (
 	"encoding/binary"
-	"syscall"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/nlmsg"
 )
 
-// Types of messages: netlink's, and those of the subsystem ctnetlink.
+// Types of messages of the subsystem ctnetlink.
 const (
-	typeError   = 2 // NLMSG_ERROR
-	typeDone    = 3 // NLMSG_DONE
 	typeNew     = 1 << 8
 	typeGet     = 1<<8 | 1
 	typeDestroy = 1<<8 | 2
-)
-
-// Flags of answers.
-const (
-	flagMulti       = 0x02 // NLM_F_MULTI
-	flagInterrupted = 0x10 // NLM_F_DUMP_INTR
 )
 
 // Types of attributes, named as in linux/netfilter/nfnetlink_conntrack.h.
@@ -53,91 +45,44 @@ const (
 	ctaCountersPackets = 1
 	ctaCountersBytes   = 2
 
-	nested    = 1 << 15 // NLA_F_NESTED
-	typeFlags = 3 << 14 // NLA_F_NESTED and NLA_F_NET_BYTEORDER
+	nested = 1 << 15 // NLA_F_NESTED
 )
-
-// A message of netlink.
-type message struct {
-	kind, flags uint16
-	sequence    uint32
-	payload     []byte
-}
-
-// cutMessage splits the first message off.
-func cutMessage(b []byte) (m message, rest []byte, err error) {
-	if len(b) < 16 {
-		return m, nil, ErrFormat
-	}
-	n := binary.NativeEndian.Uint32(b)
-	if n < 16 || uint64(n) > uint64(len(b)) {
-		return m, nil, ErrFormat
-	}
-	m.kind, m.flags = binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:])
-	m.sequence = binary.NativeEndian.Uint32(b[8:])
-	m.payload = b[16:n]
-	return m, behind(b, int(n)), nil
-}
-
-// errno returns the error that a message of typeError or typeDone bears, 0 if it
-// is none.
-func (m *message) errno() int {
-	if len(m.payload) < 4 {
-		return 0
-	}
-	return -int(int32(binary.NativeEndian.Uint32(m.payload)))
-}
 
 // take calls f for each connection that a datagram tells of in answer to the
 // request of a number. The entry is e. It reports whether the answer ends with
 // the datagram; an error may come before.
 func take(b []byte, sequence uint32, e *Entry, f func(*Entry)) (done bool, err error) {
 	for len(b) > 0 {
-		m, rest, broken := cutMessage(b)
+		m, rest, broken := nlmsg.Cut(b)
 		if broken != nil {
 			return true, broken
 		}
 		b = rest
-		if m.sequence != sequence { // the late answer to an earlier request
+		if m.Sequence != sequence { // the late answer to an earlier request
 			continue
 		}
-		if m.flags&flagInterrupted != 0 {
+		if m.Flags&nlmsg.Interrupted != 0 {
 			err = ErrInconsistent
 		}
-		switch m.kind {
-		case typeError, typeDone:
-			if errno := m.errno(); errno != 0 {
-				err = syscall.Errno(errno)
+		switch m.Kind {
+		case nlmsg.Error, nlmsg.Done:
+			if refused := m.Err(); refused != nil {
+				err = refused
 			}
 			return true, err
 		case typeNew:
-			if broken := parse(m.payload, e); broken != nil {
+			if broken := parse(m.Payload, e); broken != nil {
 				err = broken
 			} else {
 				f(e)
 			}
 		}
-		if m.flags&flagMulti == 0 {
+		if m.Flags&nlmsg.Multi == 0 {
 			return true, err
 		}
 	}
 	return false, err
 }
-
-// cutAttribute splits the first attribute off.
-func cutAttribute(b []byte) (kind uint16, value, rest []byte, err error) {
-	if len(b) < 4 {
-		return 0, nil, nil, ErrFormat
-	}
-	n := int(binary.NativeEndian.Uint16(b))
-	if n < 4 || n > len(b) {
-		return 0, nil, nil, ErrFormat
-	}
-	return binary.NativeEndian.Uint16(b[2:]) &^ typeFlags, b[4:n], behind(b, n), nil
-}
-
-// behind returns what follows n bytes and their padding.
-func behind(b []byte, n int) []byte { return b[min(n+(-n&3), len(b)):] }
 
 // parse reads the connection that the payload of a message tells of. Both tuples
 // must be there with addresses and protocol; all else may be missing. If the
@@ -152,7 +97,7 @@ func parse(b []byte, e *Entry) error {
 		var kind uint16
 		var value []byte
 		var err error
-		if kind, value, b, err = cutAttribute(b); err != nil {
+		if kind, value, b, err = nlmsg.CutAttribute(b); err != nil {
 			return err
 		}
 		switch kind {
@@ -199,7 +144,7 @@ func (e *Entry) parseCounters(b []byte, direction int) (whole bool, err error) {
 	for len(b) > 0 {
 		var kind uint16
 		var value []byte
-		if kind, value, b, err = cutAttribute(b); err != nil {
+		if kind, value, b, err = nlmsg.CutAttribute(b); err != nil {
 			return false, err
 		}
 		if kind != ctaCountersPackets && kind != ctaCountersBytes {
@@ -226,7 +171,7 @@ func (e *Entry) parseTuple(b []byte, k *flow.Key) error {
 		var kind uint16
 		var value []byte
 		var err error
-		if kind, value, b, err = cutAttribute(b); err != nil {
+		if kind, value, b, err = nlmsg.CutAttribute(b); err != nil {
 			return err
 		}
 		switch kind {
@@ -251,7 +196,7 @@ func parseAddresses(b []byte, k *flow.Key) error {
 	k.Src, k.Dst = [16]byte{}, [16]byte{}
 	var seen uint8
 	for len(b) > 0 {
-		kind, value, rest, err := cutAttribute(b)
+		kind, value, rest, err := nlmsg.CutAttribute(b)
 		if err != nil {
 			return err
 		}
@@ -286,7 +231,7 @@ func parseAddresses(b []byte, k *flow.Key) error {
 func parseProtocol(b []byte, k *flow.Key) error {
 	known := false
 	for len(b) > 0 {
-		kind, value, rest, err := cutAttribute(b)
+		kind, value, rest, err := nlmsg.CutAttribute(b)
 		if err != nil {
 			return err
 		}

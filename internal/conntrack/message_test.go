@@ -16,11 +16,12 @@ import (
 	"github.com/mdlayher/netlink"
 
 	"github.com/overflowd/overflowd/internal/flow"
+	"github.com/overflowd/overflowd/internal/nlmsg"
 )
 
 // recorded returns the messages of a recording, which was made on a little-endian
 // machine, as this machine's kernel would have written them.
-func recorded(t testing.TB, name string) (messages []message, whole []byte) {
+func recorded(t testing.TB, name string) (messages []nlmsg.Message, whole []byte) {
 	t.Helper()
 	b, err := os.ReadFile("../../testdata/conntrack/" + name)
 	if err != nil {
@@ -31,8 +32,8 @@ func recorded(t testing.TB, name string) (messages []message, whole []byte) {
 	}
 	whole = b
 	for len(b) > 0 {
-		var m message
-		if m, b, err = cutMessage(b); err != nil {
+		var m nlmsg.Message
+		if m, b, err = nlmsg.Cut(b); err != nil {
 			t.Fatal(err)
 		}
 		messages = append(messages, m)
@@ -47,7 +48,7 @@ func turnMessages(t testing.TB, b []byte) {
 		for _, field := range [][]byte{b[:4], b[4:6], b[6:8], b[8:12], b[12:16]} {
 			reverseBytes(field)
 		}
-		if b[5] == typeDone {
+		if b[5] == nlmsg.Done {
 			reverseBytes(b[16:20])
 		} else {
 			turnAttributes(b[20:n])
@@ -147,14 +148,14 @@ func TestRecordedConnectionsAreReadAsConntrackReadsThem(t *testing.T) {
 		}
 		got := make(map[uint32]Entry)
 		for _, m := range messages {
-			if m.kind == typeDone && m.flags&flagMulti != 0 && m.errno() == 0 && name == "dump" {
+			if m.Kind == nlmsg.Done && m.Flags&nlmsg.Multi != 0 && m.Err() == nil && name == "dump" {
 				continue
 			}
-			if m.kind != kind {
-				t.Fatalf("%s: a message of type %#x", name, m.kind)
+			if m.Kind != kind {
+				t.Fatalf("%s: a message of type %#x", name, m.Kind)
 			}
 			var e Entry
-			if err := parse(m.payload, &e); err != nil {
+			if err := parse(m.Payload, &e); err != nil {
 				t.Fatal(err)
 			}
 			got[e.ID] = e
@@ -226,28 +227,6 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 	if err := parse(attributes(orig, reply, half), &e); err != nil || e.Counted || e.Bytes != [2]uint64{} {
 		t.Errorf("one counter of four: %v, %+v", err, e)
 	}
-	for _, b := range [][]byte{{}, make([]byte, 15), make([]byte, 16), binary.NativeEndian.AppendUint32(nil, 17),
-		append(binary.NativeEndian.AppendUint32(nil, 1<<32-1), make([]byte, 40)...), append(binary.NativeEndian.AppendUint32(nil, 15), make([]byte, 40)...)} {
-		if _, _, err := cutMessage(b); err != ErrFormat {
-			t.Errorf("a message out of %v: %v", b, err)
-		}
-	}
-}
-
-func TestAnErrorIsReadFromItsMessage(t *testing.T) {
-	refused := int32(-1)
-	for want, payload := range map[int][]byte{
-		1: binary.NativeEndian.AppendUint32(nil, uint32(refused)),
-		0: make([]byte, 20),
-	} {
-		m := message{kind: typeError, payload: payload}
-		if got := m.errno(); got != want {
-			t.Errorf("%v is error %d, want %d", payload, got, want)
-		}
-	}
-	if m := (message{kind: typeDone, payload: []byte{1, 2}}); m.errno() != 0 {
-		t.Error("an error out of two bytes")
-	}
 }
 
 func TestAnAnswerIsTakenToItsEnd(t *testing.T) {
@@ -276,7 +255,7 @@ func TestAnAnswerIsTakenToItsEnd(t *testing.T) {
 		"a whole dump":                      {func(b []byte) []byte { return b }, 1, 17, true, nil},
 		"the answer to another request":     {func(b []byte) []byte { return b }, 2, 0, false, nil},
 		"a dump whose end is still to come": {func(b []byte) []byte { return b[:len(b)-20] }, 1, 17, false, nil},
-		"a dump that was interrupted":       {flags(flagMulti | flagInterrupted), 1, 17, true, ErrInconsistent},
+		"a dump that was interrupted":       {flags(nlmsg.Multi | nlmsg.Interrupted), 1, 17, true, ErrInconsistent},
 		"an error at the end":               {withError(refused), 1, 17, true, syscall.EPERM},
 		"another error at the end":          {withError(empty), 1, 17, true, syscall.ENOENT},
 		"one message of several":            {first, 1, 1, false, nil},
@@ -428,7 +407,7 @@ func FuzzParse(f *testing.F) {
 	for _, name := range []string{"dump.bin", "destroy.bin"} {
 		messages, _ := recorded(f, name)
 		for _, m := range messages {
-			f.Add(m.payload)
+			f.Add(m.Payload)
 			seeds++
 		}
 	}
@@ -451,38 +430,14 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzCutMessage looks for a datagram that is read without end or beyond its end.
-func FuzzCutMessage(f *testing.F) {
-	for _, name := range []string{"dump.bin", "destroy.bin"} {
-		_, whole := recorded(f, name)
-		f.Add(whole[:512])
-		f.Add(whole[len(whole)-20:])
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for len(b) > 0 {
-			m, rest, err := cutMessage(b)
-			if err != nil {
-				break
-			}
-			if len(rest)+len(m.payload)+16 > len(b) {
-				t.Fatalf("%d bytes of payload and %d behind out of %d", len(m.payload), len(rest), len(b))
-			}
-			m.errno()
-			var e Entry
-			parse(m.payload, &e)
-			b = rest
-		}
-	})
-}
-
 func TestParsingDoesNotAllocate(t *testing.T) {
 	messages, whole := recorded(t, "dump.bin")
 	var e Entry
 	n := testing.AllocsPerRun(100, func() {
 		for b := whole; len(b) > 0; {
-			var m message
-			m, b, _ = cutMessage(b)
-			parse(m.payload, &e)
+			var m nlmsg.Message
+			m, b, _ = nlmsg.Cut(b)
+			parse(m.Payload, &e)
 			e.Other(&e.Reply)
 		}
 	})
@@ -496,7 +451,7 @@ func TestAQueryHoldsItsKey(t *testing.T) {
 	tried := 0
 	for _, m := range messages {
 		var e, asked Entry
-		if parse(m.payload, &e) != nil || e.Original.Protocol == protoICMP || e.Original.Protocol == protoICMPv6 {
+		if parse(m.Payload, &e) != nil || e.Original.Protocol == protoICMP || e.Original.Protocol == protoICMPv6 {
 			continue
 		}
 		// As if the answer held the tuple in both directions.
@@ -518,7 +473,7 @@ func BenchmarkParse(b *testing.B) {
 	var e Entry
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if parse(messages[i%len(messages)].payload, &e) != nil {
+		if parse(messages[i%len(messages)].Payload, &e) != nil {
 			b.Fatal("malformed")
 		}
 	}

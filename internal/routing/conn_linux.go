@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/overflowd/overflowd/internal/nlmsg"
 )
 
 // A Conn asks for addresses and routes, and hears of changes. It takes no privilege.
@@ -62,14 +64,14 @@ func (c *Conn) Changed(concerns func(*Route) bool) bool {
 			break
 		}
 		for len(b) > 0 && err == nil {
-			var m message
-			if m, b, err = cutMessage(b); err != nil {
+			var m nlmsg.Message
+			if m, b, err = nlmsg.Cut(b); err != nil {
 				changed = true
 				break
 			}
-			switch m.kind {
+			switch m.Kind {
 			case typeNewRoute, typeDelRoute:
-				r, err := ParseRoute(m.payload)
+				r, err := ParseRoute(m.Payload)
 				changed = changed || err != nil || concerns(&r)
 			default:
 				changed = true
@@ -82,11 +84,11 @@ func (c *Conn) Changed(concerns func(*Route) bool) bool {
 // Addresses calls f for each address of the system.
 func (c *Conn) Addresses(f func(*Address)) error {
 	for _, family := range families {
-		err := c.request(typeGetAddress, flagDump, []byte{family, 0, 0, 0, 0, 0, 0, 0}, func(m *message) error {
-			if m.kind != typeNewAddress {
+		err := c.request(typeGetAddress, nlmsg.Dump, []byte{family, 0, 0, 0, 0, 0, 0, 0}, func(m *nlmsg.Message) error {
+			if m.Kind != typeNewAddress {
 				return nil
 			}
-			a, err := ParseAddress(m.payload)
+			a, err := ParseAddress(m.Payload)
 			if err == nil {
 				f(&a)
 			}
@@ -103,11 +105,11 @@ func (c *Conn) Addresses(f func(*Address)) error {
 // many they are.
 func (c *Conn) Routes(f func(*Route)) error {
 	for _, family := range families {
-		err := c.request(typeGetRoute, flagDump, []byte{family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, func(m *message) error {
-			if m.kind != typeNewRoute {
+		err := c.request(typeGetRoute, nlmsg.Dump, []byte{family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, func(m *nlmsg.Message) error {
+			if m.Kind != typeNewRoute {
 				return nil
 			}
-			r, err := ParseRoute(m.payload)
+			r, err := ParseRoute(m.Payload)
 			if err == nil {
 				f(&r)
 			}
@@ -129,14 +131,14 @@ func missing(err error) bool {
 // its prefix; ErrNone if there is none, or an old kernel does not tell the length
 // (before Linux 4.13).
 func (c *Conn) Lookup(to netip.Addr) (r Route, err error) {
-	err = c.request(typeGetRoute, 0, appendQuery(nil, to, netip.Addr{}, 0), func(m *message) error {
-		if m.kind != typeNewRoute {
+	err = c.request(typeGetRoute, 0, appendQuery(nil, to, netip.Addr{}, 0), func(m *nlmsg.Message) error {
+		if m.Kind != typeNewRoute {
 			return nil
 		}
-		if len(m.payload) >= 12 && binary.NativeEndian.Uint32(m.payload[8:])&cloned != 0 {
+		if len(m.Payload) >= 12 && binary.NativeEndian.Uint32(m.Payload[8:])&cloned != 0 {
 			return ErrNone
 		}
-		r, err = ParseRoute(m.payload)
+		r, err = ParseRoute(m.Payload)
 		return err
 	})
 	if _, ok := errors.AsType[unix.Errno](err); ok || err == nil && !r.Prefix.IsValid() {
@@ -149,7 +151,7 @@ func (c *Conn) Lookup(to netip.Addr) (r Route, err error) {
 // interface: strict source validation (rp_filter) does not take one whose source
 // is reached through another.
 func (c *Conn) Accepts(src, dst netip.Addr, in uint32) (bool, error) {
-	err := c.request(typeGetRoute, 0, appendQuery(nil, dst, src, in), func(*message) error { return nil })
+	err := c.request(typeGetRoute, 0, appendQuery(nil, dst, src, in), func(*nlmsg.Message) error { return nil })
 	if _, ok := errors.AsType[unix.Errno](err); ok {
 		return false, nil
 	}
@@ -158,8 +160,8 @@ func (c *Conn) Accepts(src, dst netip.Addr, in uint32) (bool, error) {
 
 // request sends a request and calls f for each message of the answer. An error of f
 // is returned when the answer is over.
-func (c *Conn) request(kind, flags uint16, payload []byte, f func(*message) error) error {
-	sequence, err := c.ask.send(kind, flagRequest|flags, payload)
+func (c *Conn) request(kind, flags uint16, payload []byte, f func(*nlmsg.Message) error) error {
+	sequence, err := c.ask.send(kind, nlmsg.Request|flags, payload)
 	if err != nil {
 		return err
 	}
@@ -170,20 +172,20 @@ func (c *Conn) request(kind, flags uint16, payload []byte, f func(*message) erro
 			return err
 		}
 		for len(b) > 0 {
-			var m message
-			if m, b, err = cutMessage(b); err != nil {
+			var m nlmsg.Message
+			if m, b, err = nlmsg.Cut(b); err != nil {
 				return err
 			}
-			if m.sequence != sequence { // the late answer to an earlier request
+			if m.Sequence != sequence { // the late answer to an earlier request
 				continue
 			}
-			if m.kind == typeError || m.kind == typeDone {
-				return errors.Join(m.errno(), failed)
+			if m.Kind == nlmsg.Error || m.Kind == nlmsg.Done {
+				return errors.Join(m.Err(), failed)
 			}
 			if err := f(&m); err != nil {
 				failed = err
 			}
-			if m.flags&flagMulti == 0 {
+			if m.Flags&nlmsg.Multi == 0 {
 				return failed
 			}
 		}

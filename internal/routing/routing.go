@@ -3,28 +3,26 @@
 // Package routing asks the kernel for addresses and routes through rtnetlink, and
 // hears when they change.
 //
-// What comes is a chain of netlink messages (RFC 3549, section 2.3.2), each padded
-// to 4 bytes. What is netlink's is in host byte order, addresses are in network byte
-// order:
+// What comes is a chain of netlink messages (package nlmsg), whose payload is one of
+// these, in host byte order, and attributes, whose addresses are in network byte order:
 //
-//	header     16  length 4, type 2, flags 2, sequence 4, port 4
 //	ifaddrmsg   8  family, length of the prefix, flags, scope, interface 4
 //	rtmsg      12  family, length of the destination, of the source, TOS, table,
 //	               protocol, scope, type, flags 4
-//	attributes     each: length 2, type 2, value; padded to 4 bytes
 package routing
 
 import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"syscall"
+
+	"github.com/overflowd/overflowd/internal/nlmsg"
 )
 
 // The package's errors.
 var (
 	// ErrFormat: a message of the kernel is not what this package describes.
-	ErrFormat = errors.New("malformed routing message")
+	ErrFormat = nlmsg.ErrFormat
 	// ErrNone: there is no such route.
 	ErrNone = errors.New("no route")
 	// ErrSystem: this system has no rtnetlink.
@@ -68,8 +66,6 @@ func (r *Route) Default() bool { return r.Prefix.Bits() == 0 }
 
 // Types of messages and attributes.
 const (
-	typeError      = 2 // NLMSG_ERROR
-	typeDone       = 3 // NLMSG_DONE
 	typeNewLink    = 16
 	typeNewAddress = 20
 	typeDelAddress = 21
@@ -77,10 +73,6 @@ const (
 	typeNewRoute   = 24
 	typeDelRoute   = 25
 	typeGetRoute   = 26
-
-	flagRequest = 0x01  // NLM_F_REQUEST
-	flagMulti   = 0x02  // NLM_F_MULTI
-	flagDump    = 0x300 // NLM_F_DUMP
 
 	ifaAddress = 1
 	ifaLocal   = 2
@@ -110,53 +102,6 @@ func familyOf(a netip.Addr) uint8 {
 	return families[1]
 }
 
-// A message of netlink.
-type message struct {
-	kind, flags uint16
-	sequence    uint32
-	payload     []byte
-}
-
-// cutMessage splits the first message off.
-func cutMessage(b []byte) (m message, rest []byte, err error) {
-	if len(b) < 16 {
-		return m, nil, ErrFormat
-	}
-	n := binary.NativeEndian.Uint32(b)
-	if n < 16 || uint64(n) > uint64(len(b)) {
-		return m, nil, ErrFormat
-	}
-	m.kind, m.flags = binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:])
-	m.sequence = binary.NativeEndian.Uint32(b[8:])
-	m.payload = b[16:n]
-	return m, behind(b, int(n)), nil
-}
-
-// errno returns the error that a message of typeError or typeDone bears, or nil.
-func (m *message) errno() error {
-	if len(m.payload) >= 4 {
-		if n := -int(int32(binary.NativeEndian.Uint32(m.payload))); n != 0 {
-			return syscall.Errno(n)
-		}
-	}
-	return nil
-}
-
-// cutAttribute splits the first attribute off.
-func cutAttribute(b []byte) (kind uint16, value, rest []byte, err error) {
-	if len(b) < 4 {
-		return 0, nil, nil, ErrFormat
-	}
-	n := int(binary.NativeEndian.Uint16(b))
-	if n < 4 || n > len(b) {
-		return 0, nil, nil, ErrFormat
-	}
-	return binary.NativeEndian.Uint16(b[2:]) & 0x3fff, b[4:n], behind(b, n), nil
-}
-
-// behind returns what follows n bytes and their padding.
-func behind(b []byte, n int) []byte { return b[min(n+(-n&3), len(b)):] }
-
 // prefix makes one of an attribute's value.
 func prefix(family uint8, value []byte, bits uint8) (netip.Prefix, error) {
 	a, ok := netip.AddrFromSlice(value)
@@ -177,7 +122,7 @@ func ParseAddress(b []byte) (a Address, err error) {
 	for b = b[8:]; len(b) > 0; {
 		var kind uint16
 		var value []byte
-		if kind, value, b, err = cutAttribute(b); err != nil {
+		if kind, value, b, err = nlmsg.CutAttribute(b); err != nil {
 			return a, err
 		}
 		if kind == ifaLocal || kind == ifaAddress && !local {
@@ -209,7 +154,7 @@ func ParseRoute(b []byte) (r Route, err error) {
 	for b = b[12:]; len(b) > 0; {
 		var kind uint16
 		var v []byte
-		if kind, v, b, err = cutAttribute(b); err != nil {
+		if kind, v, b, err = nlmsg.CutAttribute(b); err != nil {
 			return r, err
 		}
 		switch kind {

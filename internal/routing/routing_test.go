@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+
+	"github.com/overflowd/overflowd/internal/nlmsg"
 )
 
 // appendRoute is a message's payload, for seeds.
@@ -61,14 +63,14 @@ func FuzzMessages(f *testing.F) {
 			t.Errorf("%+v", a)
 		}
 		for rest := b; len(rest) > 0; {
-			m, next, err := cutMessage(rest)
+			m, next, err := nlmsg.Cut(rest)
 			if err != nil {
 				return
 			}
 			if len(next) >= len(rest) {
 				t.Fatal("a message of no length")
 			}
-			m.errno()
+			m.Err()
 			rest = next
 		}
 	})

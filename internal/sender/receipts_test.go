@@ -26,10 +26,17 @@ func (w *wire) receipt(n int, verb tracer.Verb, change func(*tracer.Receipt)) []
 	return tracer.AppendReceipt(nil, recipient, &r)
 }
 
+// newAnswered is a wire that takes receipts.
+func newAnswered(t testing.TB, private ...netip.Prefix) *wire {
+	w := newWire(t, MaxRate, private...)
+	w.TakeReceipts()
+	return w
+}
+
 // TestWhoAsksUsToStopIsLeftAlone for a day; nobody else can ask for him.
 func TestWhoAsksUsToStopIsLeftAlone(t *testing.T) {
 	inTime(t, func(t *testing.T) {
-		w := newWire(t, MaxRate)
+		w := newAnswered(t)
 		w.observed = 1 << 40
 		tell := func() int {
 			before := len(w.sent)
@@ -91,7 +98,7 @@ func TestWhoAsksUsToStopIsLeftAlone(t *testing.T) {
 // TestWhatWaitsForSomebodyGoesWhenHeAsksToStop.
 func TestWhatWaitsForSomebodyGoesWhenHeAsksToStop(t *testing.T) {
 	inTime(t, func(t *testing.T) {
-		w := newWire(t, MaxRate)
+		w := newAnswered(t)
 		w.observed = 1 << 40
 		for range 3 {
 			w.offer(record("91.200.16.2", "45.83.0.2"), 1)
@@ -110,7 +117,7 @@ func TestWhatWaitsForSomebodyGoesWhenHeAsksToStop(t *testing.T) {
 // TestWhoAsksForMoreIsWanting for some minutes; of very many, those who asked first.
 func TestWhoAsksForMoreIsWanting(t *testing.T) {
 	inTime(t, func(t *testing.T) {
-		w := newWire(t, MaxRate)
+		w := newAnswered(t)
 		w.observed = 1 << 40
 		if all, changed := w.Wanting(); len(all) != 0 || changed {
 			t.Errorf("%v, %v", all, changed)
@@ -142,7 +149,7 @@ func TestWhoAsksForMoreIsWanting(t *testing.T) {
 
 func TestALateReceiptIsNone(t *testing.T) {
 	inTime(t, func(t *testing.T) {
-		w := newWire(t, MaxRate)
+		w := newAnswered(t)
 		w.observed = 1 << 40
 		w.offer(record("91.200.16.2", "45.83.0.2"), 1)
 		w.Drain()

@@ -27,7 +27,7 @@ func (s *sealing) Send(to netip.Addr, datagram []byte) error {
 }
 
 func newSealing(t testing.TB, mode Sealing, given ...SealFor) *sealing {
-	s := &sealing{wire: newWire(t, MaxRate)}
+	s := &sealing{wire: newAnswered(t)}
 	s.transport = s
 	s.observed = 1 << 40
 	s.Seal(mode, given)

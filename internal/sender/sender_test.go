@@ -47,7 +47,6 @@ func newWire(t testing.TB, rate float64, private ...netip.Prefix) *wire {
 		Observed: func() uint64 { return w.observed },
 		Sent:     func(*tracer.Tracer, *tracer.Signed) {},
 	})
-	w.TakeReceipts()
 	return w
 }
 

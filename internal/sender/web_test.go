@@ -403,7 +403,7 @@ func TestADocumentOfAnybodyIsNotBelieved(t *testing.T) {
 
 // newPosting is a wire that posts by HTTP, and perhaps sends datagrams, too.
 func newPosting(t testing.TB, udp bool, hosts map[string]stranger, private ...netip.Prefix) (*wire, *atomic.Int32) {
-	w := newWire(t, MaxRate, private...)
+	w := newAnswered(t, private...)
 	if !udp {
 		w.transport = nil
 	}
